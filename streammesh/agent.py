@@ -1,0 +1,173 @@
+"""The agent: a plain worker process that finds tasks, runs handlers under a lease, and settles.
+
+    agent = Agent("librarian")
+
+    @agent.capability("summarize", retries=3, timeout=30)
+    async def summarize(text: str, sentences: int = 3) -> dict: ...
+
+    agent.run("redis://localhost:6379")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tenacity
+
+from streammesh.errors import ConfigError
+from streammesh.handlers import Handler, Isolation
+from streammesh.keys import check_name
+from streammesh.mesh import Mesh
+from streammesh.messages import check_type
+from streammesh.serving import Serving
+
+__all__ = ["Agent"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_log = logging.getLogger("streammesh.agent")
+
+
+class Agent:
+    """Handlers under a name. The process that serves them gets an id of its own: ``<name>.<epoch>``.
+
+    ``slots`` is how many tasks run at once, ``lease`` the seconds after which a silent agent counts as dead (it beats four
+    times in one), ``grace`` the seconds that running tasks get when the agent stops.
+    """
+
+    def __init__(self, name: str, *, slots: int = 32, lease: float = 10.0, grace: float = 30.0) -> None:
+        self.name = check_name(name, "agent name")
+        if slots < 1:
+            raise ConfigError(f"slots={slots} is not usable: expected 1 or more tasks at once")
+        if not 0.2 <= lease <= 3600:
+            raise ConfigError(f"lease={lease} is not usable: expected 0.2 to 3600 seconds")
+        self.slots = slots
+        self.lease = lease
+        self.grace = grace
+        self.handlers: dict[str, Handler] = {}
+        self.listeners: dict[str, Callable[..., Any]] = {}
+        self._serving: Serving | None = None
+
+    def capability(
+        self,
+        name: str,
+        *,
+        retries: int = 0,
+        retry: tenacity.BaseRetrying | None = None,
+        timeout: float | None = None,
+        isolation: Isolation | None = None,
+        retention: float | None = None,
+    ) -> Callable[[_Function], _Function]:
+        """Declare a handler: its parameters are the payload's fields, what it returns (any JSON) is the result.
+
+        ``async def`` runs on the loop, ``def`` in a thread, ``isolation="process"`` in a process that a timeout kills.
+        ``retries`` more attempts follow a failure, after waits that double; ``retry=tenacity.Retrying(wait=, stop=, retry=)``
+        says it in full (the waiting is done in the server). ``timeout`` is seconds for one attempt, ``retention`` seconds
+        that the finished record is kept. A parameter annotated TaskContext receives the context. Raises ConfigError.
+        """
+
+        def declare(function: _Function) -> _Function:
+            if name in self.handlers:
+                raise ConfigError(f"agent {self.name!r} has a handler for capability {name!r} already")
+            self.handlers[name] = Handler.make(
+                name, function, retries=retries, retry=retry, timeout=timeout, isolation=isolation, retention=retention
+            )
+            return function
+
+        return declare
+
+    def on(self, type: str) -> Callable[[_Function], _Function]:
+        """Declare a handler for messages of a type: it takes the Message; what it returns answers a request."""
+
+        def declare(function: _Function) -> _Function:
+            if check_type(type) in self.listeners:
+                raise ConfigError(f"agent {self.name!r} has a handler for messages of type {type!r} already")
+            self.listeners[type] = function
+            return function
+
+        return declare
+
+    async def serve(self, mesh: Mesh, *, burst: bool = False, ready_file: Path | None = None) -> None:
+        """Serve on an open mesh until `stop`; with ``burst`` until nothing waits. Leaves the registry in order."""
+        if not self.handlers and not self.listeners:
+            raise ConfigError(f"agent {self.name!r} has no handler; declare one with @agent.capability(\"…\") or @agent.on(\"…\")")
+        if self._serving is not None:
+            raise ConfigError(f"agent {self.name!r} is being served already; make a second Agent, or start a second process")
+        serving = self._serving = Serving(
+            mesh, self.name, self.handlers, self.listeners, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file
+        )  # fmt: skip
+        try:
+            await serving.serve(burst=burst)
+        finally:
+            self._serving = None
+
+    def stop(self) -> None:
+        """Drain: take nothing new, hand back what has not begun, finish what runs within ``grace``. Returns at once."""
+        if self._serving is not None:
+            self._serving.stop()
+
+    @property
+    def serving(self) -> Serving | None:
+        """The agent at work, while there is one: id, what is held, counters."""
+        return self._serving
+
+    def run(
+        self, url: str | None = None, *, namespace: str | None = None, burst: bool = False, ready_file: Path | None = None, unsafe: bool = False
+    ) -> int:
+        """Connect and serve until SIGTERM or SIGINT, which drain; a second one stops at once. Returns the exit code.
+
+        0 when it ended by itself, 130 or 143 after a signal.
+        """
+        caught: list[int] = []
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+
+            def on_signal(number: int) -> None:
+                if caught:
+                    _log.warning("agent=%s second signal: stopping at once, leases run out by themselves", self.name)
+                    os._exit(128 + number)
+                caught.append(number)
+                if self._serving is None:
+                    work.cancel()
+                self.stop()
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, on_signal, number)
+            mesh = Mesh.connect(url, namespace=namespace, patience=None, name=f"streammesh:{self.name}", unsafe=unsafe)
+
+            async def connected() -> None:
+                async with mesh:
+                    await self.serve(mesh, burst=burst, ready_file=ready_file)
+
+            work = asyncio.create_task(connected())
+            try:
+                await work
+            except asyncio.CancelledError:
+                if not caught:
+                    raise
+
+        with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+            runner.run(main())
+        return 128 + caught[0] if caught else 0
+
+    def describe(self) -> Mapping[str, str]:
+        """Capability -> the parameters that it takes."""
+        return {name: handler.usage() for name, handler in self.handlers.items()}
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loop where it is installed."""
+    if sys.platform == "win32":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

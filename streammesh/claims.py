@@ -1,0 +1,368 @@
+"""Slots, claims and settlements of one agent: what it holds, how it takes more, how it gives back.
+
+One loop per shard claims: while there is a backlog it asks the script for as many entries as slots are free, else it
+blocks in a read and passes what that brought to the same script. Outcomes are settled in batches: a flush starts at once
+when none is under way, and takes along whatever finished meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any
+
+from streammesh.errors import MeshError
+from streammesh.keys import GROUP, Keys, raw_tag
+from streammesh.mesh import Mesh
+from streammesh.record import RETENTION
+from streammesh.store import BLOCK
+
+__all__ = ["Claims", "Held"]
+
+#: Deaths of its agent that make a task poison.
+POISON = 3
+#: The most entries of one claim: small enough that the next one is under way while these run.
+CLAIM = 128
+#: The most outcomes of one settlement.
+SETTLE = 500
+#: Outcomes that may wait for a settlement before no more is claimed.
+UNSETTLED = 2000
+#: Which lane goes first, claim by claim: high 6, normal 3, low 1 in ten, so that low never starves.
+TURNS = ("high", "high", "normal", "high", "high", "normal", "high", "high", "normal", "low")
+
+_log = logging.getLogger("streammesh.agent")
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One entry that this agent holds: claimed and not yet settled. ``id`` is '' for a message."""
+
+    shard: int
+    stream: str
+    entry: str
+    id: str
+    attempt: int
+    failures: int
+    capability: str
+    fields: dict[str, str]
+    work: asyncio.Task[None] | None = None
+    #: Why it is being stopped: '' (it is not), 'cancel', 'lost', 'release'.
+    stopping: str = field(default="")
+
+
+@dataclass(slots=True)
+class _Order:
+    """Streams in the order of one claim, with what the script wants to know of each."""
+
+    streams: list[str]
+    about: list[str]
+    capabilities: list[str]
+
+
+class Claims:
+    """The claim loops and the settling of one agent ``me`` on ``mesh``; ``start`` begins the work on a fresh entry."""
+
+    def __init__(
+        self, mesh: Mesh, me: str, capabilities: Sequence[str], slots: int, lease: float, start: Callable[[Held], None]
+    ) -> None:
+        self._mesh = mesh
+        self._keys: Keys = mesh.keys
+        self._me = me
+        self._capabilities = tuple(capabilities)
+        self._lease = lease
+        self._start = start
+        self.slots = slots
+        self.free = slots
+        self.held: dict[tuple[str, str], Held] = {}
+        self.paused: frozenset[str] = frozenset()
+        self.draining = False
+        #: Counters since the start: claimed, settled, stale.
+        self.claimed = self.settled = self.stale = 0
+        shards = range(self._keys.shards)
+        self._lanes: list[set[str]] = [{"normal"} for _ in shards]
+        self._orders: list[Any] = [None for _ in shards]
+        self._orphans: list[list[tuple[str, str]]] = [[] for _ in shards]
+        self._backlog: list[list[tuple[str, str]]] = [[] for _ in shards]
+        self._look = [True for _ in shards]
+        self._readers = [mesh.store.link(f"read-{shard}") for shard in shards]
+        self._claimers = [mesh.store.link(f"claim-{shard}") for shard in shards]
+        self._settlers = [mesh.store.link(f"settle-{shard}") for shard in shards]
+        self._unsettled: list[list[tuple[Held, str, Any, Any, Any]]] = [[] for _ in shards]
+        self._flushers: list[asyncio.Task[None] | None] = [None for _ in shards]
+        self._room = asyncio.Event()
+        self._empty = [False for _ in shards]
+        self.idle = asyncio.Event()
+
+    # -- which streams
+
+    def streams(self, shard: int) -> list[str]:
+        """Every stream of the shard that this agent may hold entries of, whether paused or not."""
+        streams = [self._keys.tasks(name, lane, shard) for name in self._capabilities for lane in sorted(self._lanes[shard])]
+        return [*streams, self._keys.inbox(self._me, shard)]
+
+    def _order(self, shard: int) -> _Order:
+        if self._orders[shard] is None:
+            names = [name for name in self._capabilities if name not in self.paused]
+            orders = []
+            for lane in TURNS:
+                lanes = [lane, *(other for other in ("high", "normal", "low") if other != lane)]
+                for shift in range(max(1, len(names))):
+                    rotated = names[shift:] + names[:shift]
+                    order = _Order([self._keys.inbox(self._me, shard)], ["", raw_tag("inbox", shard)], [""])
+                    for one in lanes:
+                        if one in self._lanes[shard]:
+                            for name in rotated:
+                                order.streams.append(self._keys.tasks(name, one, shard))
+                                order.about += (name, raw_tag(name, shard))
+                                order.capabilities.append(name)
+                    orders.append(order)
+            # Neighbouring turns should differ in lane, not only in capability: step through with a stride.
+            width = max(1, len(names))
+            ranked = [orders[turn * width + shift] for shift in range(width) for turn in range(len(TURNS))]
+            self._orders[shard] = cycle(ranked)
+        order: _Order = next(self._orders[shard])
+        return order
+
+    def pause(self, paused: frozenset[str]) -> None:
+        """Take nothing new of the capabilities in ``paused``, and of nothing else."""
+        paused &= frozenset(self._capabilities)
+        if paused != self.paused:
+            self.paused = paused
+            self._orders = [None for _ in self._orders]
+            self.wake()
+
+    async def find_lanes(self) -> None:
+        """Look which lanes are in use by now."""
+        for shard in range(self._keys.shards):
+            for lane in ("high", "low"):
+                if lane not in self._lanes[shard] and self._capabilities:
+                    keys = [self._keys.tasks(name, lane, shard) for name in self._capabilities]
+                    if await self._mesh.store.command("EXISTS", *keys):
+                        streams = list(zip(keys, self._capabilities, strict=True))
+                        await self._mesh.registry.open_streams(shard, streams, self._me)
+                        self._lanes[shard].add(lane)
+                        self._orders[shard] = None
+                        self.wake(shard)
+
+    def take_over(self, shard: int, orphans: Sequence[tuple[str, str]]) -> None:
+        """Claim from these dead consumers before anything new."""
+        self._orphans[shard] = list(orphans)
+        if orphans:
+            self.wake(shard)
+
+    # -- claim
+
+    async def loop(self, shard: int) -> None:
+        """Claim until draining. Supervised by the agent: an error ends the loop and it is begun anew."""
+        while not self.draining:
+            if self.free <= 0 or len(self._unsettled[shard]) > UNSETTLED:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            if not self._look[shard]:
+                self._empty[shard] = True
+                self._settle_idle()
+                self.free -= 1
+                try:
+                    await self._read(shard)
+                finally:
+                    self.free += 1
+            self._empty[shard] = False
+            self._look[shard] = False
+            if await self._claim(shard, min(self.free, CLAIM)):
+                self._look[shard] = True
+        self._empty[shard] = True
+
+    async def _read(self, shard: int) -> None:
+        """Block until there is something, or BLOCK has passed, or somebody wakes us."""
+        reader = self._readers[shard]
+        store = self._mesh.store
+        if reader.client_id is None and store.genuine:
+            reader.client_id = int(await store.command("CLIENT", "ID", link=reader))
+        streams = self._order(shard).streams
+        if self._look[shard] or self.draining:
+            return
+        try:
+            got = await store.command(
+                "XREADGROUP", "GROUP", GROUP, self._me, "COUNT", 1, "BLOCK", int(BLOCK * 1000),
+                "STREAMS", *streams, *([">"] * len(streams)), link=reader, timeout=BLOCK + 3,
+            )  # fmt: skip
+        except MeshError as error:
+            # NOGROUP or UNBLOCKED: the stream went away under the read. The claim script makes it anew, and says so.
+            _log.warning("agent=%s read interrupted: %s", self._me, error)
+            self._look[shard] = True
+            await asyncio.sleep(0.05)
+            return
+        for stream, entries in got or ():
+            self._backlog[shard] += [(stream, entry) for entry, _ in entries]
+        if not got and not store.genuine:
+            # fakeredis wakes a counted blocking read with nothing in its hands.
+            self._look[shard] = True
+
+    async def _claim(self, shard: int, count: int) -> bool:
+        """One claim of up to ``count`` entries; True when there may be more at once."""
+        order = self._order(shard)
+        index = {stream: at for at, stream in enumerate(order.streams, 2)}
+        given = [(stream, entry) for stream, entry in self._backlog[shard] if stream in index][:count]
+        rest = [one for one in self._backlog[shard] if one not in given]
+        orphans = [(stream, consumer) for stream, consumer in self._orphans[shard] if stream in index]
+        args: list[Any] = [self._me, count, int(self._lease * 1000), int(RETENTION * 1000), POISON, len(given)]
+        for stream, entry in given:
+            args += (index[stream], entry)
+        args.append(len(orphans))
+        for stream, consumer in orphans:
+            args += (index[stream], consumer)
+        args += order.about
+        self._backlog[shard] = rest
+        self.free -= count
+        taken = 0
+        try:
+            items, skipped = await self._mesh.store.run(
+                "task_claim", [self._keys.prefix(shard), *order.streams], args, self._claimers[shard]
+            )
+            taken = len(items)
+        finally:
+            self.free += count - taken
+        self.claimed += taken
+        for at, entry, id, attempt, failures, _, flat in items:
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            capability = order.capabilities[at - 2] or fields.get("capability", "")
+            held = Held(shard, order.streams[at - 2], entry, id, attempt, failures, capability, fields)
+            self.held[held.stream, entry] = held
+            if self.draining:
+                self.settle(held, "release", "", "", "")
+                self.free += 1
+            else:
+                self._start(held)
+        if orphans and taken < count:
+            self._orphans[shard] = []
+        return taken + skipped >= count or bool(rest) or bool(self._orphans[shard])
+
+    def forget(self, held: Held) -> None:
+        """Drop an entry that is no longer ours; nothing is settled."""
+        self.held.pop((held.stream, held.entry), None)
+        self._settle_idle()
+
+    def release_slot(self) -> None:
+        """A handler is through: its slot may be used again."""
+        self.free += 1
+        self._room.set()
+
+    def wake(self, shard: int | None = None) -> None:
+        """Make the claim loops look again, though they may be blocked in a read."""
+        for one in range(self._keys.shards) if shard is None else (shard,):
+            self._look[one] = True
+        self._room.set()
+        self._waker = asyncio.create_task(self._unblock())
+
+    async def _unblock(self) -> None:
+        # A read that is just being sent is missed by an UNBLOCK that overtakes it, hence more than one.
+        for _ in range(5):
+            for reader, look, empty in zip(self._readers, self._look, self._empty, strict=True):
+                if (look and empty) or self.draining:
+                    try:
+                        await self._mesh.store.unblock(reader)
+                    except MeshError:
+                        return
+            await asyncio.sleep(0.02)
+            if not any(self._look) and not self.draining:
+                return
+
+    # -- settle
+
+    def settle(self, held: Held, verb: str, a: Any, b: Any, c: Any) -> None:
+        """Put an outcome on its way; the batch that is being gathered now takes it along."""
+        shard = held.shard
+        self._unsettled[shard].append((held, verb, a, b, c))
+        if self._flushers[shard] is None:
+            self._flushers[shard] = asyncio.create_task(self._flush(shard))
+
+    async def _flush(self, shard: int) -> None:
+        waiting = self._unsettled[shard]
+        try:
+            while waiting:
+                batch = self._take(waiting)
+                keys: dict[str, int] = {}
+                items = []
+                for held, verb, a, b, c in batch:
+                    at = keys.setdefault(held.stream, len(keys) + 2)
+                    items.append((at, held.entry, held.id, held.attempt, verb, a, b, c))
+                try:
+                    verdicts = await self._mesh.tasks.settle(shard, self._me, list(keys), items, self._settlers[shard])
+                except MeshError as error:
+                    _log.error("agent=%s %d outcomes could not be settled, trying again: %s", self._me, len(batch), error)
+                    waiting[:0] = batch
+                    await asyncio.sleep(0.5)
+                    continue
+                self._settled(batch, verdicts)
+        finally:
+            self._flushers[shard] = None
+            self._settle_idle()
+
+    def _take(self, waiting: list[tuple[Held, str, Any, Any, Any]]) -> list[tuple[Held, str, Any, Any, Any]]:
+        count = bytes_ = 0
+        for _, _, a, _, c in waiting[:SETTLE]:
+            bytes_ += len(a) + len(c)
+            if count and bytes_ > 4 * 1024 * 1024:
+                break
+            count += 1
+        batch = waiting[:count]
+        del waiting[:count]
+        return batch
+
+    def _settled(self, batch: Iterable[tuple[Held, str, Any, Any, Any]], verdicts: Sequence[str]) -> None:
+        for (held, verb, *_), verdict in zip(batch, verdicts, strict=True):
+            self.held.pop((held.stream, held.entry), None)
+            self.settled += 1
+            if verdict != "ok":
+                self.stale += 1
+                _log.warning(
+                    "agent=%s task=%s attempt=%d %s: %s refused, another attempt owns the task", self._me, held.id, held.attempt, verdict, verb
+                )
+        if not self._room.is_set():
+            self._room.set()
+
+    # -- when it is over
+
+    def _settle_idle(self) -> None:
+        if all(self._empty) and not self.held and not any(self._unsettled):
+            self.idle.set()
+        else:
+            self.idle.clear()
+
+    async def hand_back(self) -> None:
+        """Give back at once what was read and not begun; no attempt is burnt."""
+        for shard in range(self._keys.shards):
+            while self._backlog[shard]:
+                before = len(self._backlog[shard])
+                await self._claim(shard, before)
+                if len(self._backlog[shard]) >= before:
+                    break
+
+    async def flushed(self) -> None:
+        """Wait until every outcome is settled."""
+        while flushers := [flusher for flusher in self._flushers if flusher is not None]:
+            await asyncio.wait(flushers)
+
+    def snapshot(self, shard: int) -> tuple[list[str], list[tuple[int, str, str, int]]]:
+        """(streams, held) for the heartbeat's thread."""
+        streams = self.streams(shard)
+        index = {stream: at for at, stream in enumerate(streams, 2)}
+        held = [
+            (index[one.stream], one.entry, one.id, one.attempt)
+            for one in list(self.held.values())
+            if one.shard == shard and one.stream in index
+        ]
+        return streams, held
+
+    def find(self, id: str) -> Held | None:
+        """What is held of the task ``id``."""
+        return next((held for held in self.held.values() if held.id == id), None)
+
+    @property
+    def running(self) -> int:
+        """Slots in use."""
+        return self.slots - self.free

@@ -1,0 +1,197 @@
+"""Every error of streammesh, in one tree.
+
+    MeshError
+      ConfigError                 an option, a name or a URL that cannot work
+        InvalidName               a name or id outside its alphabet
+        InvalidURL                a server URL with a typo
+        ServerUnfit               a server that would lose work: too old, evicting, a replica
+        MeshMismatch              another layout, or another number of shards
+      StoreUnavailable            the server cannot be reached, or refuses for now
+        ServerFull                the server is out of memory; nothing was written
+      PayloadError                a payload, result or message that cannot be carried
+        InvalidPayload            not JSON, not an object, or not what the handler takes
+        PayloadTooLarge           over the limit of bytes
+      PayloadConflict             a known id came again with another payload
+      TaskError                   what became of a task, told to the one who waits
+        TaskFailed                the handler rejected it
+        TaskDead                  it could not be done; it is kept as a dead letter
+        TaskCancelled             somebody cancelled it
+        TaskExpired               its deadline passed
+        TaskNotFound              no record: never enqueued, or past its retention
+        ResultTimeout             no outcome yet; the task goes on
+      LeaseLost                   this attempt is no longer the task's owner
+      MessageError                messages and requests between agents
+        NoCapableAgent            nobody alive offers what was asked for
+        UnknownAgent              no live agent has that id or name
+        AgentDied                 the agent died with the request open
+        NotUnderstood             the agent has no handler for that type
+        RemoteError               the handler of the request raised
+        RequestTimeout            no answer before the deadline; outcome unknown
+
+    Retry, Reject                 raised by handlers, caught by the agent
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AgentDied",
+    "ConfigError",
+    "InvalidName",
+    "InvalidPayload",
+    "InvalidURL",
+    "LeaseLost",
+    "MeshError",
+    "MeshMismatch",
+    "MessageError",
+    "NoCapableAgent",
+    "NotUnderstood",
+    "PayloadConflict",
+    "PayloadError",
+    "PayloadTooLarge",
+    "Reject",
+    "RemoteError",
+    "RequestTimeout",
+    "ResultTimeout",
+    "Retry",
+    "ServerFull",
+    "ServerUnfit",
+    "StoreUnavailable",
+    "TaskCancelled",
+    "TaskDead",
+    "TaskError",
+    "TaskExpired",
+    "TaskFailed",
+    "TaskNotFound",
+    "UnknownAgent",
+]
+
+
+class MeshError(Exception):
+    """The root of everything streammesh raises on its own account."""
+
+
+class ConfigError(MeshError):
+    """An option, a name or a URL that cannot work; nothing was sent."""
+
+
+class InvalidName(ConfigError):
+    """A name or id outside its alphabet."""
+
+
+class InvalidURL(ConfigError):
+    """A server URL that cannot be understood. The text never holds the password."""
+
+
+class ServerUnfit(ConfigError):
+    """The server answers, but would lose work: too old, evicting, read-only."""
+
+
+class MeshMismatch(ConfigError):
+    """The mesh in the server has another layout or another number of shards."""
+
+
+class StoreUnavailable(MeshError):
+    """The server could not be reached in time, or refused for now.
+
+    A write that raised this is *unknown*, not failed: repeating it with the same id is safe.
+    """
+
+
+class ServerFull(StoreUnavailable):
+    """The server is out of memory (``OOM``); the refused call wrote nothing."""
+
+
+class PayloadError(MeshError):
+    """A payload, result or message that cannot be carried."""
+
+
+class InvalidPayload(PayloadError):
+    """Not JSON, not an object, or not what the handler takes."""
+
+
+class PayloadTooLarge(PayloadError):
+    """More bytes than the limit allows."""
+
+
+class PayloadConflict(MeshError):
+    """An id that is known came again with another payload; nothing was changed."""
+
+
+class TaskError(MeshError):
+    """What became of a task, told to the one who waits for it."""
+
+    def __init__(self, message: str, *, id: str = "") -> None:
+        super().__init__(message)
+        self.id = id
+
+
+class TaskFailed(TaskError):
+    """The handler rejected the task: a final answer, not kept for replay."""
+
+
+class TaskDead(TaskError):
+    """The task could not be done (attempts used up, poison, bad payload); kept as a dead letter."""
+
+
+class TaskCancelled(TaskError):
+    """The task was cancelled before it finished."""
+
+
+class TaskExpired(TaskError):
+    """The task's deadline passed before it finished."""
+
+
+class TaskNotFound(TaskError):
+    """No record of that id: never enqueued here, or past its retention."""
+
+
+class ResultTimeout(TaskError, TimeoutError):
+    """No outcome yet. The task goes on; ask again by its id."""
+
+
+class LeaseLost(MeshError):
+    """This attempt no longer owns the task: another agent has it, or it was settled."""
+
+
+class MessageError(MeshError):
+    """A message or request between agents that did not get through."""
+
+
+class NoCapableAgent(MessageError):
+    """No live agent offers what was asked for; the text says why."""
+
+
+class UnknownAgent(MessageError):
+    """No live agent has that id or name."""
+
+
+class AgentDied(MessageError):
+    """The agent died, or left, with the request open; whether it acted is unknown."""
+
+
+class NotUnderstood(MessageError):
+    """The agent has no handler for a message of that type."""
+
+
+class RemoteError(MessageError):
+    """The handler of the request raised; the text is its error."""
+
+
+class RequestTimeout(MessageError, TimeoutError):
+    """No answer before the deadline; whether the agent acted is unknown."""
+
+
+class Retry(Exception):
+    """Raised by a handler: run this task again ``after`` seconds, without counting a failure."""
+
+    def __init__(self, after: float = 0.0, reason: str = "") -> None:
+        super().__init__(reason or f"again after {after} s")
+        self.after = max(0.0, float(after))
+
+
+class Reject(Exception):
+    """Raised by a handler: this task is refused for good; ``reason`` is the answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,149 @@
+"""Every key of a mesh, and what it holds. Nothing else in the project spells a key.
+
+A mesh ``mesh`` with S shards owns the hash tags ``{mesh}`` (shard 0) and ``{mesh.1}`` … ``{mesh.S-1}``.
+A task lives whole in the shard ``crc32(id) % S``; a task that came by a raw ``XADD`` lives where it was added, and its id says so.
+Registry, members, control and broadcast live in shard 0. Scripts get a shard's prefix (``{mesh}:``) and append the same words.
+
+    {mesh}:meta                    HASH    layout, shards, created_at, epoch (the last one given out)
+    {mesh}:tasks:<capability>      STREAM  group `agents`: unfinished tasks; lanes `:high` and `:low` when used
+    {mesh}:inbox:<agent>           STREAM  group `agents`: messages and tasks for one agent
+    {mesh}:task:<id>               HASH    the record of a task; TTL once it is finished
+    {mesh}:due                     ZSET    ms -> task:<id>: delayed tasks and retries
+    {mesh}:dead:<capability>       STREAM  dead letters
+    {mesh}:caps                    SET     capabilities that were ever used in this shard
+    {mesh}:replies:<client>        STREAM  results pushed to a waiting client; TTL
+    {mesh}:sweep                   HASH    when this shard was last swept, and the grace after a stall
+    {mesh}:events                  STREAM  audit tail, bounded
+    {mesh}:agents                  ZSET    agent id -> ms of its last beat
+    {mesh}:agent:<id>              HASH    an agent's card; TTL = its lease
+    {mesh}:cap:<capability>        HASH    paused, retries, timeout, description
+    {mesh}:cap:<capability>:agents SET     ids of the agents that offer it
+    {mesh}:members                 STREAM  joins, deaths, leaves, in order, bounded
+    {mesh}:broadcast               STREAM  messages for everybody, bounded
+    {mesh}:control                 STREAM  pause, resume, drain, cancel: every operator's act, bounded
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import crc32
+from dataclasses import dataclass
+from hashlib import sha1
+
+from streammesh.errors import InvalidName
+
+__all__ = ["GROUP", "LANES", "Keys", "check_id", "check_name", "raw_tag"]
+
+GROUP = "agents"
+LANES = ("high", "normal", "low")
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
+_RAW_ID = re.compile(r"r[0-9a-f]{4}(?:\.(\d+))?-\d+-\d+\Z")
+
+
+def check_name(name: object, what: str = "name") -> str:
+    """Return ``name`` if it is a legal name of a capability, agent or mesh; raise InvalidName otherwise."""
+    if isinstance(name, str) and _NAME.match(name):
+        return name
+    raise InvalidName(
+        f"{what} {_shown(name)} is not usable: expected 1 to 64 characters of a-z 0-9 . _ - beginning with a letter or digit"
+    )
+
+
+def check_id(id: object, what: str = "id") -> str:
+    """Return ``id`` if it is a legal task id; raise InvalidName otherwise."""
+    if isinstance(id, str) and _ID.match(id):
+        return id
+    raise InvalidName(f"{what} {_shown(id)} is not usable: expected 1 to 128 characters of A-Z a-z 0-9 _ . : -")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def raw_tag(capability: str, shard: int) -> str:
+    """The word that a raw ``XADD`` task's id begins with: ``r`` + 4 hex digits of the capability (+ ``.shard`` past 0).
+
+    Two streams can mint one entry id in the same millisecond, so the entry id alone would not be unique.
+    """
+    return f"r{sha1(capability.encode()).hexdigest()[:4]}" + (f".{shard}" if shard else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one mesh: ``namespace`` and its fixed number of ``shards``."""
+
+    namespace: str
+    shards: int = 1
+
+    def __post_init__(self) -> None:
+        check_name(self.namespace, "namespace")
+
+    def prefix(self, shard: int = 0) -> str:
+        """``{mesh}:`` for shard 0, ``{mesh.3}:`` for shard 3: what scripts get as their first key."""
+        return f"{{{self.namespace}.{shard}}}:" if shard else f"{{{self.namespace}}}:"
+
+    def shard_of(self, id: str) -> int:
+        """The shard in which the task ``id`` lives."""
+        if self.shards == 1:
+            return 0
+        raw = _RAW_ID.match(id)
+        if raw:
+            return int(raw[1] or 0) % self.shards
+        return crc32(id.encode()) % self.shards
+
+    def task(self, id: str) -> str:
+        return f"{self.prefix(self.shard_of(id))}task:{id}"
+
+    def tasks(self, capability: str, priority: str = "normal", shard: int = 0) -> str:
+        lane = "" if priority == "normal" else f":{priority}"
+        return f"{self.prefix(shard)}tasks:{capability}{lane}"
+
+    def inbox(self, agent: str, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}inbox:{agent}"
+
+    def dead(self, capability: str, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}dead:{capability}"
+
+    def due(self, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}due"
+
+    def caps(self, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}caps"
+
+    def replies(self, client: str, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}replies:{client}"
+
+    def events(self, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}events"
+
+    def agent(self, id: str) -> str:
+        return f"{self.prefix()}agent:{id}"
+
+    def cap(self, capability: str) -> str:
+        return f"{self.prefix()}cap:{capability}"
+
+    def cap_agents(self, capability: str) -> str:
+        return f"{self.prefix()}cap:{capability}:agents"
+
+    @property
+    def meta(self) -> str:
+        return f"{self.prefix()}meta"
+
+    @property
+    def agents(self) -> str:
+        return f"{self.prefix()}agents"
+
+    @property
+    def members(self) -> str:
+        return f"{self.prefix()}members"
+
+    @property
+    def broadcast(self) -> str:
+        return f"{self.prefix()}broadcast"
+
+    @property
+    def control(self) -> str:
+        return f"{self.prefix()}control"

@@ -1,0 +1,22 @@
+#!lua
+-- Puts a message into the inbox of a live agent.
+-- KEYS 1 prefix of shard 0
+-- ARGV 1 agent  2.. fields and values of the entry (`deadline` may be '+ms')
+-- Returns 'ok' | 'missing' (no live agent of that id)
+-- Called by messages.Messages.send
+if redis.call('EXISTS', TAG .. 'agent:' .. ARGV[1]) == 0 then return 'missing' end
+local now = clock()
+local stream = TAG .. 'inbox:' .. ARGV[1]
+if redis.call('EXISTS', stream) == 0 then redis.call('ZADD', TAG .. 'inboxes', text(now), ARGV[1]) end
+open(stream)
+local args = {}
+for i = 2, #ARGV do args[#args + 1] = ARGV[i] end
+for i = 1, #args, 2 do
+  if args[i] == 'deadline' and string.sub(args[i + 1], 1, 1) == '+' then
+    args[i + 1] = text(now + tonumber(string.sub(args[i + 1], 2)))
+  end
+end
+args[#args + 1] = 'at'
+args[#args + 1] = iso(now)
+redis.call('XADD', stream, '*', unpack(args))
+return 'ok'

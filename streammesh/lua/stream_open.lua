@@ -1,0 +1,17 @@
+#!lua
+-- Makes sure that an agent's streams and their groups exist.
+-- KEYS 1 prefix of the shard  2.. streams
+-- ARGV for each stream: its capability, or '' for the agent's inbox; then the agent
+-- Returns 'ok'
+-- Called by registry.Registry.open_streams
+for s = 2, #KEYS do
+  local capability = ARGV[s - 1]
+  local made = redis.pcall('XGROUP', 'CREATE', KEYS[s], 'agents', '0', 'MKSTREAM')
+  if made.err and not string.find(tostring(made.err), 'BUSYGROUP') then return redis.error_reply(tostring(made.err)) end
+  if capability == '' then
+    redis.call('ZADD', TAG .. 'inboxes', 'NX', text(clock()), ARGV[#ARGV])
+  else
+    redis.call('SADD', TAG .. 'caps', capability)
+  end
+end
+return 'ok'

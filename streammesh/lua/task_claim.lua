@@ -1,0 +1,138 @@
+#!lua
+-- Gives an agent up to `count` entries: orphans of dead agents first, then what its blocking read brought, then new ones.
+-- Every entry becomes a running task of this agent, with its attempt raised, or is taken away because nobody wants it.
+-- KEYS 1 prefix of the shard  2.. streams, in the order to be served
+-- ARGV 1 agent  2 count  3 lease ms  4 retention ms of what is found expired or cancelled  5 deaths that make a task poison
+--      6 number of entries that the agent has read, then for each: index into KEYS, entry id
+--      then the number of dead consumers, then for each: index into KEYS, consumer
+--      then for each stream from KEYS 2 on: the capability ('' for an inbox), the first word of its raw ids
+-- Returns {items, skipped}; an item is {index into KEYS, entry, id ('' for a message), attempt, failures, deaths, fields}
+-- Called by claims.Claims.claim
+local me, left, lease, keep, poison = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local now = clock()
+local at = iso(now)
+local items, skipped = {}, 0
+local gone = {}
+
+local function drop(s, entry)
+  gone[s] = gone[s] or {}
+  table.insert(gone[s], entry)
+  skipped = skipped + 1
+end
+
+local given = tonumber(ARGV[6])
+local orphans_at = 7 + 2 * given
+local orphans = tonumber(ARGV[orphans_at])
+local about = orphans_at + 2 * orphans + 1
+
+-- Ends what must not run: expired or cancelled before it began.
+local function finish(id, state, why, waiters)
+  local key = TAG .. 'task:' .. id
+  redis.call('HSET', key, 'state', state, 'error', why, 'finished_at', at)
+  redis.call('PEXPIRE', key, keep)
+  event('task.' .. state, 'task', id, 'msg', why, 'at', at)
+  answer(id, waiters, state, why)
+end
+
+local function take(s, entry, flat, dead)
+  local f = fields(flat)
+  local capability = ARGV[about + 2 * (s - 2)]
+  if capability == '' then
+    if f.type then
+      items[#items + 1] = {s, entry, '', 0, 0, 0, flat}
+      left = left - 1
+      return
+    end
+    capability = f.capability or 'inbox'
+  end
+  local id, flaw = f.id, nil
+  if not id or #id > 128 or id == '' or string.find(id, '[^%w_.:%-]') then
+    id, flaw = ARGV[about + 2 * (s - 2) + 1] .. '-' .. entry, id and 'invalid_id' or nil
+  end
+  local key = TAG .. 'task:' .. id
+  local r = redis.pcall('HMGET', key, 'state', 'entry', 'attempt', 'failures', 'deaths', 'cancel', 'agent', 'waiters')
+  if r.err then
+    redis.call('XADD', TAG .. 'dead:' .. capability, '*', 'id', id, 'payload', f.payload or '{}', 'reason', 'record_unusable',
+      'error', 'the key of the record holds another type', 'attempts', '0', 'agent', '', 'at', at)
+    return drop(s, entry)
+  end
+  local state, attempt, deaths = r[1], (tonumber(r[3]) or 0) + 1, tonumber(r[5]) or 0
+  if not state then
+    local extra = {'state', 'queued', 'capability', capability, 'payload', f.payload or '{}', 'enqueued_at', f.at or at,
+      'entry', entry}
+    if f.deadline then table.insert(extra, 'deadline') table.insert(extra, f.deadline) end
+    redis.call('HSET', key, unpack(extra))
+  elseif r[2] ~= entry or (state ~= 'queued' and not (state == 'running' and dead and r[7] == dead)) then
+    return drop(s, entry)
+  end
+  if state == 'running' then
+    deaths = deaths + 1
+    redis.call('HSET', key, 'deaths', deaths)
+    event('task.reclaimed', 'task', id, 'capability', capability, 'agent', dead, 'deaths', deaths, 'at', at)
+    if r[6] then
+      finish(id, 'cancelled', 'cancelled while its agent died', r[8])
+      return drop(s, entry)
+    end
+    if deaths >= poison then
+      bury(id, {capability = capability, payload = f.payload, attempt = r[3], agent = dead, waiters = r[8]}, 'poison',
+        'its agent died ' .. deaths .. ' times while running it', now)
+      return drop(s, entry)
+    end
+  end
+  if f.deadline and (tonumber(f.deadline) or 0) <= now then
+    finish(id, 'expired', 'its deadline passed before it could start', r[8])
+    return drop(s, entry)
+  end
+  redis.call('HSET', key, 'state', 'running', 'agent', me, 'attempt', attempt, 'started_at', at)
+  if flaw then flat[#flat + 1] = 'flaw' flat[#flat + 1] = flaw end
+  items[#items + 1] = {s, entry, id, attempt, tonumber(r[4]) or 0, deaths, flat}
+  left = left - 1
+end
+
+if orphans > 0 and (tonumber(redis.call('HGET', TAG .. 'sweep', 'grace')) or 0) <= now then
+  for i = orphans_at + 1, orphans_at + 2 * orphans, 2 do
+    local s, consumer = tonumber(ARGV[i]), ARGV[i + 1]
+    if left > 0 then
+      for _, p in ipairs(redis.call('XPENDING', KEYS[s], 'agents', 'IDLE', lease, '-', '+', left, consumer)) do
+        local got = redis.call('XCLAIM', KEYS[s], 'agents', me, lease, p[1])
+        if got[1] and got[1][2] then
+          take(s, p[1], got[1][2], consumer)
+        else
+          event('stream.entry_lost', 'stream', KEYS[s], 'entry', p[1], 'at', at)
+          redis.call('XACK', KEYS[s], 'agents', p[1])
+        end
+      end
+    end
+  end
+end
+
+for i = 7, 6 + 2 * given, 2 do
+  local s, entry = tonumber(ARGV[i]), ARGV[i + 1]
+  local p = redis.call('XPENDING', KEYS[s], 'agents', entry, entry, 1)
+  if p[1] and p[1][2] == me then
+    local got = redis.call('XRANGE', KEYS[s], entry, entry)
+    if got[1] then take(s, entry, got[1][2]) else redis.call('XACK', KEYS[s], 'agents', entry) end
+  end
+end
+
+for s = 2, #KEYS do
+  if left <= 0 then break end
+  local got = redis.pcall('XREADGROUP', 'GROUP', 'agents', me, 'COUNT', left, 'STREAMS', KEYS[s], '>')
+  if got and got.err then
+    if string.find(tostring(got.err), 'NOGROUP') then
+      -- The stream or its group went away: data was lost or deleted. Begin again at its first entry, and say so.
+      redis.call('XGROUP', 'CREATE', KEYS[s], 'agents', '0', 'MKSTREAM')
+      event('stream.group_recreated', 'stream', KEYS[s], 'at', at)
+    else
+      return redis.error_reply(tostring(got.err))
+    end
+  elseif got and got[1] then
+    for _, e in ipairs(got[1][2]) do take(s, e[1], e[2]) end
+  end
+end
+
+for s, entries in pairs(gone) do
+  redis.call('XACK', KEYS[s], 'agents', unpack(entries))
+  redis.call('XDEL', KEYS[s], unpack(entries))
+end
+return {items, skipped}

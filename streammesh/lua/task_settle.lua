@@ -1,0 +1,84 @@
+#!lua flags=allow-oom
+-- Settles a batch of attempts: outcome, acknowledgement, deletion, retention and the waiter's reply of each, all or none.
+-- KEYS 1 prefix of the shard  2.. streams that the items name
+-- ARGV 1 agent  2 number of items, then eight for each: index into KEYS, entry, id ('' for a message), attempt, verb, a, b, c
+--   complete a=result (JSON)  b=retention ms            fail    a=error  b=ms until the next attempt  c=detail
+--   again    a=reason         b=ms until then           dead    a=error  b=reason (a word)            c=detail
+--   reject   a=reason         b=retention ms            cancel  a=why    b=retention ms
+--   expire   a=why            b=retention ms            release (handed back: no attempt is counted)
+--   ack      (message) a=its id      b=client that waits c=word and answer, as 'replied {json}'; or 'dead <error>' with b=payload
+-- Returns one word for each: 'ok' | 'stale' (not the owner; nothing changed) | 'broken' (the record is no hash)
+-- Fence: the record is running, owned by this agent, in this attempt. Safe to repeat: an attempt that this agent settled
+-- already answers 'ok' again.
+-- Called by tasks.Tasks.settle
+local me = ARGV[1]
+local now = clock()
+local at = iso(now)
+local verdicts, done = {}, {}
+local ends = {complete = 'succeeded', reject = 'failed', cancel = 'cancelled', expire = 'expired'}
+
+for n = 1, tonumber(ARGV[2]) do
+  local i = 3 + (n - 1) * 8
+  local s, entry, id, attempt, verb = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local a, b, c = ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
+  local verdict = 'ok'
+  if verb == 'ack' then
+    local p = redis.call('XPENDING', KEYS[s], 'agents', entry, entry, 1)
+    if p[1] and p[1][2] == me then
+      local space = string.find(c, ' ', 1, true)
+      local word, said = string.sub(c, 1, (space or 1) - 1), string.sub(c, (space or 0) + 1)
+      if word == 'dead' then
+        redis.call('XADD', TAG .. 'dead:inbox', '*', 'id', a, 'payload', b, 'reason', 'message_failed', 'error', said,
+          'attempts', '1', 'agent', me, 'at', at)
+        redis.call('SADD', TAG .. 'caps', 'inbox')
+      elseif b ~= '' and space then
+        local stream = TAG .. 'replies:' .. b
+        redis.call('XADD', stream, 'MAXLEN', '~', 10000, '*', 'id', a, 'state', word, 'value', said)
+        redis.call('PEXPIRE', stream, 600000)
+      end
+    else
+      verdict = 'stale'
+    end
+  else
+    local key = TAG .. 'task:' .. id
+    local r = redis.pcall('HMGET', key, 'state', 'agent', 'attempt', 'waiters', 'entry')
+    if r.err then
+      verdict = 'broken'
+    elseif r[2] ~= me or r[3] ~= attempt or r[5] ~= entry then
+      verdict = 'stale'
+    elseif r[1] ~= 'running' then
+      -- Settled by this very attempt, or ended by somebody else: in both cases nothing of it is left to do.
+      verdict = (r[1] == (ends[verb] or (verb == 'dead' and 'dead') or 'delayed')) and 'ok' or 'stale'
+    elseif ends[verb] then
+      local state = ends[verb]
+      redis.call('HSET', key, 'state', state, verb == 'complete' and 'result' or 'error', a, 'finished_at', at)
+      redis.call('PEXPIRE', key, b)
+      if verb ~= 'complete' then event('task.' .. state, 'task', id, 'msg', a, 'at', at) end
+      if r[4] then answer(id, r[4], state, a) end
+    elseif verb == 'fail' or verb == 'again' then
+      local due = text(now + tonumber(b))
+      redis.call('HSET', key, 'state', 'delayed', 'error', a, 'due', due)
+      if c ~= '' then redis.call('HSET', key, 'error_detail', c) end
+      if verb == 'fail' then redis.call('HINCRBY', key, 'failures', 1) end
+      redis.call('ZADD', TAG .. 'due', due, 'task:' .. id)
+      event('task.delayed', 'task', id, 'agent', me, 'attempt', attempt, 'msg', a, 'at', at)
+    elseif verb == 'dead' then
+      bury(id, fields(redis.call('HGETALL', key)), b, a, now, c)
+    else
+      local r2 = fields(redis.call('HGETALL', key))
+      r2.attempt = text(tonumber(attempt) - 1)
+      put(id, r2, now)
+    end
+  end
+  verdicts[n] = verdict
+  if verdict == 'ok' then
+    done[s] = done[s] or {}
+    table.insert(done[s], entry)
+  end
+end
+
+for s, entries in pairs(done) do
+  redis.call('XACK', KEYS[s], 'agents', unpack(entries))
+  redis.call('XDEL', KEYS[s], unpack(entries))
+end
+return verdicts

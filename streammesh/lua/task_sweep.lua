@@ -1,0 +1,39 @@
+#!lua
+-- Looks for what dead agents left in one shard, and forgets their consumers once nothing is pending with them.
+-- KEYS 1 prefix of the shard  2.. streams that the sweeping agent can serve
+-- ARGV 1 lease ms  2 longest gap ms between two sweeps that is no stall  3.. ids of the live agents
+-- Returns {two for each orphaned consumer: index into KEYS, consumer; agents whose inbox outlived them}
+-- A gap means that nobody could sweep: the server stood still, or was away. Then live agents had no chance to beat
+-- either, so nothing is taken from anybody for one lease.
+-- Called by sweep.Sweep.once
+local lease, now = tonumber(ARGV[1]), clock()
+local sweep = TAG .. 'sweep'
+local known = redis.call('HMGET', sweep, 'tick', 'grace')
+local grace = tonumber(known[2]) or 0
+if known[1] and now - tonumber(known[1]) > tonumber(ARGV[2]) then
+  grace = now + lease
+  redis.call('HSET', sweep, 'grace', text(grace))
+end
+redis.call('HSET', sweep, 'tick', text(now))
+if grace > now then return {{}, {}} end
+local live = {}
+for i = 3, #ARGV do live[ARGV[i]] = true end
+local orphans, inboxes = {}, {}
+for s = 2, #KEYS do
+  local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[s], 'agents')
+  for _, flat in ipairs(consumers.err and {} or consumers) do
+    local c = fields(flat)
+    if not live[c.name] then
+      if tonumber(c.pending) > 0 then
+        orphans[#orphans + 1] = s
+        orphans[#orphans + 1] = c.name
+      elseif tonumber(c.idle) > 10 * lease then
+        redis.call('XGROUP', 'DELCONSUMER', KEYS[s], 'agents', c.name)
+      end
+    end
+  end
+end
+for _, agent in ipairs(redis.call('ZRANGEBYSCORE', TAG .. 'inboxes', '-inf', text(now - lease))) do
+  if not live[agent] then inboxes[#inboxes + 1] = agent end
+end
+return {orphans, inboxes}

@@ -1,0 +1,234 @@
+"""The client: one connection to a mesh, with every room of it. A composition root: what needs a decision is in a room.
+
+    async with Mesh.connect("redis://localhost:6379") as mesh:
+        task = await mesh.enqueue("summarize", text="…", id="doc-17")
+        print(await task.result(timeout=30))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from streammesh.dead import DeadLetters
+from streammesh.embedded import Embedded
+from streammesh.errors import ConfigError, InvalidPayload, MeshMismatch, PayloadConflict, TaskError
+from streammesh.keys import Keys, check_name
+from streammesh.messages import Messages
+from streammesh.registry import AgentInfo, Registry
+from streammesh.replies import Replies
+from streammesh.settings import from_env
+from streammesh.status import Status
+from streammesh.store import Store
+from streammesh.tasks import Task, Tasks
+from streammesh.timers import Timers
+
+__all__ = ["LAYOUT", "Mesh"]
+
+#: The version of the key layout that this code speaks.
+LAYOUT = 1
+
+
+class Mesh:
+    """A client of one mesh. Make it with `connect`, use it as ``async with``.
+
+    Rooms, for those who want more than the verbs below: ``tasks timers dead registry messages status``.
+    """
+
+    def __init__(self, url: str, namespace: str, *, shards: int | None, patience: float | None, name: str, unsafe: bool) -> None:
+        self.namespace = check_name(namespace, "namespace")
+        self._embedded: Embedded | None = None
+        if url.startswith("embedded://"):
+            folder, _, query = url.removeprefix("embedded://").partition("?")
+            port = query.removeprefix("port=") if query.startswith("port=") else "0"
+            if not folder or not port.isdigit():
+                raise ConfigError("embedded:// needs a folder, and may have a port: embedded://DIR or embedded://DIR?port=6379")
+            self._embedded = Embedded(folder, port=int(port))
+            url = self._embedded.url
+        if shards is not None and not 1 <= shards <= 1024:
+            raise ConfigError(f"shards={shards} is not usable: expected 1 to 1024")
+        self._shards = shards
+        self._unsafe = unsafe
+        self.url = url
+        self.store = Store(url, name=name, patience=patience)
+
+    @classmethod
+    def connect(
+        cls,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        shards: int | None = None,
+        patience: float | None = 10.0,
+        name: str = "streammesh",
+        unsafe: bool = False,
+    ) -> Self:
+        """A client for the mesh ``namespace`` at ``url``; nothing is sent before ``async with`` or `open`.
+
+        Without ``url``: ``$STREAMMESH_REDIS_URL``, ``$REDIS_URL``, else an embedded server in ``.streammesh``. ``shards`` is
+        fixed when the mesh is created (1 unless given). ``patience`` is how many seconds a call goes on trying while the
+        server is away. ``unsafe`` accepts a server that may evict keys, and so lose work.
+        """
+        settings = from_env(os.environ)
+        return cls(
+            url or settings.url, namespace or settings.namespace, shards=shards, patience=patience, name=name, unsafe=unsafe
+        )  # fmt: skip
+
+    async def open(self) -> Self:
+        """Connect, judge the server, and create the mesh if it is new.
+
+        Raises StoreUnavailable, ServerUnfit (too old, evicting, a replica), MeshMismatch (another layout or shard count).
+        """
+        if self._embedded:
+            self._embedded.start()
+        await self.store.judge(unsafe=self._unsafe)
+        _, layout, shards = await self.store.run("mesh_open", [Keys(self.namespace).prefix()], [LAYOUT, self._shards or 1])
+        if int(layout) > LAYOUT:
+            raise MeshMismatch(f"mesh {self.namespace!r} has layout {layout}, this version knows {LAYOUT}; upgrade streammesh")
+        if self._shards is not None and int(shards) != self._shards:
+            raise MeshMismatch(
+                f"mesh {self.namespace!r} was created with {shards} shards, not {self._shards}; leave shards= out, or use another namespace"
+            )
+        self.keys = Keys(self.namespace, int(shards))
+        self.replies = Replies(self.store, self.keys)
+        self.tasks = Tasks(self.store, self.keys, self.replies)
+        self.timers = Timers(self.store, self.keys)
+        self.dead = DeadLetters(self.store, self.keys)
+        self.registry = Registry(self.store, self.keys)
+        self.messages = Messages(self.store, self.keys, self.replies)
+        self.status = Status(self.store, self.keys)
+        return self
+
+    async def close(self) -> None:
+        """Close the connections; an embedded server is stopped when nobody else uses it."""
+        if hasattr(self, "replies"):
+            await self.replies.close()
+        await self.store.close()
+        if self._embedded:
+            self._embedded.release()
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await self.open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"Mesh({self.namespace!r} at {self.store.where})"
+
+    # -- tasks
+
+    async def enqueue(
+        self,
+        capability: str,
+        payload: Mapping[str, Any] | None = None,
+        /,
+        *,
+        id: str | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        deadline: float | datetime | None = None,
+        priority: str = "normal",
+        to: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> Task:
+        """Enqueue one task; its payload is ``payload``, or the other keyword arguments.
+
+        ``id`` is the idempotency key: the same id again is the same task (with another payload: PayloadConflict).
+        ``delay`` (seconds) or ``at`` put it off, ``deadline`` (seconds from now, or a datetime) lets it expire,
+        ``priority`` is high, normal or low, ``to`` the id or name of one agent, ``headers`` travel to the handler.
+        Called in a handler, the task inherits the correlation id. Atomic; safe to repeat with the same ``id``.
+        """
+        to = (await self.registry.resolve(to)).id if to else None
+        return await self.tasks.enqueue(
+            capability, _payload(payload, fields), id=id, delay=delay, at=at, deadline=deadline, priority=priority, to=to, headers=headers
+        )  # fmt: skip
+
+    async def enqueue_many(
+        self, capability: str, payloads: Iterable[Mapping[str, Any]], /, *, to: str | None = None, **options: Any
+    ) -> list[Task | PayloadConflict]:
+        """Enqueue many tasks, 1,000 in a round trip; a Task or a PayloadConflict for each, in order.
+
+        Options as for `enqueue`, and ``ids``: an id for each payload.
+        """
+        to = (await self.registry.resolve(to)).id if to else None
+        return await self.tasks.enqueue_many(capability, payloads, to=to, **options)
+
+    async def call(
+        self, capability: str, payload: Mapping[str, Any] | None = None, /, *, timeout: float | None = None, **options: Any
+    ) -> Any:
+        """Enqueue a task and wait for its result. Options and errors as for `enqueue` and `Task.result`."""
+        names = ("id", "delay", "at", "deadline", "priority", "to", "headers")
+        known = {name: options.pop(name) for name in names if name in options}
+        if known.get("to"):
+            known["to"] = (await self.registry.resolve(known["to"])).id
+        return await self.tasks.call(capability, _payload(payload, options), timeout, **known)
+
+    async def map(
+        self, capability: str, payloads: Iterable[Mapping[str, Any]], /, *, limit: int = 1000, ordered: bool = True, raising: bool = True
+    ) -> AsyncIterator[Any]:
+        """Run ``payloads`` with at most ``limit`` unfinished at once; yield results in order, or as they complete.
+
+        A failed task raises its TaskError, or is yielded as that with ``raising=False``.
+        """
+        if limit < 1:
+            raise InvalidPayload(f"limit={limit} is not usable: expected 1 or more unfinished tasks")
+        async for _, result in self.tasks.map(capability, payloads, limit=limit, ordered=ordered):
+            if raising and isinstance(result, TaskError):
+                raise result
+            yield result
+
+    def task(self, id: str) -> Task:
+        """A handle on a task by its id, also after a restart."""
+        return Task(self.tasks, id, created=False)
+
+    # -- messages
+
+    async def send(self, to: str, type: str, payload: Any = None) -> str:
+        """Send a message to one agent (id or name); returns its id. Raises UnknownAgent."""
+        return await self.messages.send((await self.registry.resolve(to)).id, type, payload)
+
+    async def broadcast(self, type: str, payload: Any = None) -> str:
+        """Send a message to every live agent; returns its id."""
+        return await self.messages.broadcast(type, payload)
+
+    async def request(self, type: str, payload: Any = None, *, to: str | None = None, timeout: float = 30.0) -> Any:
+        """Ask one agent (``to``, else any that understands ``type``) and return its answer; errors as in `Messages.request`."""
+        if to is None:
+            able = [(one.id, one.busy / max(1, one.slots)) for one in await self.agents() if type in one.types and one.state == "ready"]
+            to = self.messages.choose(type, able)
+        else:
+            to = (await self.registry.resolve(to)).id
+        return await self.messages.request(to, type, payload, timeout)
+
+    # -- agents and capabilities
+
+    async def agents(self) -> list[AgentInfo]:
+        """The live agents."""
+        return await self.registry.agents()
+
+    async def pause(self, capability: str, *, by: str = "client") -> bool:
+        """Let no agent begin tasks of the capability; False when it was paused already."""
+        return await self.registry.pause(capability, by=by)
+
+    async def resume(self, capability: str, *, by: str = "client") -> bool:
+        """End a pause; False when there was none."""
+        return await self.registry.resume(capability, by=by)
+
+
+def _payload(payload: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    if payload is None:
+        return fields
+    if fields:
+        raise InvalidPayload(
+            f"a payload and the field {next(iter(fields))!r} are both given; put the field into the payload, or give fields alone"
+        )
+    return payload

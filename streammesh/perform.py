@@ -1,0 +1,307 @@
+"""Running one task or one message: from the claimed entry to the outcome that is to be settled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import logging
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import anyio.to_process
+
+from streammesh import codec
+from streammesh.claims import Claims, Held
+from streammesh.errors import InvalidPayload, MeshError, PayloadError, Reject, Retry
+from streammesh.handlers import Handler, TaskContext, in_process, verdict_on
+from streammesh.mesh import Mesh
+from streammesh.messages import Message
+from streammesh.record import RETENTION, Lineage, lineage
+
+__all__ = ["Performer"]
+
+#: The most characters of an error, and of its traceback, that are kept.
+LONGEST_ERROR = 4096
+LONGEST_DETAIL = 16384
+
+#: Entry fields that are the wire's, not the user's headers.
+_WIRE = frozenset(
+    "id payload attempt at capability deadline run step correlation causation hops traceparent by reply_to type source flaw".split()
+)
+
+_log = logging.getLogger("streammesh.agent")
+
+
+class Performer:
+    """Runs what `Claims` starts, for one agent; ``offset`` is server ms minus monotonic ms."""
+
+    def __init__(
+        self, mesh: Mesh, me: str, handlers: Mapping[str, Handler], listeners: Mapping[str, Callable[..., Any]], slots: int
+    ) -> None:
+        self._mesh = mesh
+        self._me = me
+        self._handlers = handlers
+        self._listeners = listeners
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix=me)
+        self._processes = anyio.CapacityLimiter(slots)
+        self._loop = asyncio.get_running_loop()
+        self._progress: dict[str, tuple[TaskContext, Any]] = {}
+        self._reporting: set[str] = set()
+        self._reports: set[asyncio.Task[None]] = set()
+        self.contexts: dict[str, TaskContext] = {}
+        self.claims: Claims
+        self.offset = 0.0
+        #: Told the seconds until a retry that this agent has just put off.
+        self.put_off: Callable[[float], None] = lambda _: None
+
+    def start(self, held: Held) -> None:
+        """Begin the work on a fresh entry."""
+        held.work = self._loop.create_task(self._task(held) if held.id else self._message(held))
+
+    # -- tasks
+
+    async def _task(self, held: Held) -> None:
+        slot: Callable[[], None] | None = self.claims.release_slot
+        handler = self._handlers.get(held.capability)
+        try:
+            if handler is None:
+                outcome: tuple[str, Any, Any, Any] = (
+                    "dead", f"agent {self._me} has no handler for capability {held.capability!r}", "unknown_capability", "",
+                )  # fmt: skip
+            else:
+                outcome = await self._run(held, handler)
+        except asyncio.CancelledError:
+            if held.stopping == "":
+                # Not by us: the loop is being torn down. The lease runs out, and somebody takes over.
+                raise
+            outcome = self._stopped(held, handler)
+        except _StillInThread as still:
+            # The thread cannot be stopped; its slot is free only when it ends.
+            slot = None
+            still.future.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self.claims.release_slot))
+            outcome = still.outcome or self._stopped(held, handler)
+        finally:
+            self.contexts.pop(held.id, None)
+            if slot:
+                slot()
+        if outcome[0] == "fail":
+            self.put_off(outcome[2] / 1000)
+        if held.stopping != "lost":
+            self.claims.settle(held, *outcome)
+        else:
+            self.claims.forget(held)
+
+    def _stopped(self, held: Held, handler: Handler | None) -> tuple[str, Any, Any, Any]:
+        if held.stopping == "cancel":
+            return "cancel", "cancelled while running", _keep(handler), ""
+        return "release", "", "", ""
+
+    async def _run(self, held: Held, handler: Handler) -> tuple[str, Any, Any, Any]:
+        fields = held.fields
+        limit = handler.timeout
+        deadline = fields.get("deadline")
+        try:
+            flaw = fields.get("flaw")
+            if flaw:
+                raise InvalidPayload(f"the entry's id {fields.get('id', '')[:80]!r} is not usable; expected 1 to 128 of A-Z a-z 0-9 _ . : -")
+            text = fields.get("payload", "")
+            payload = handler.bind(codec.decode_object(text))
+            if deadline is not None:
+                left = (self._milliseconds(deadline) - self._now()) / 1000
+                if left <= 0:
+                    return "expire", "its deadline passed before it could start", _keep(handler), ""
+                limit = left if limit is None else min(limit, left)
+        except PayloadError as error:
+            return "dead", str(error), "invalid_payload", ""
+        correlation = fields.get("correlation", held.id)
+        lineage.set(Lineage(correlation, held.id, fields.get("traceparent", "")))
+        context = None
+        if handler.context or handler.isolation == "thread":
+            headers = {name: value for name, value in fields.items() if name not in _WIRE}
+            context = TaskContext(
+                held.id, held.capability, held.attempt, held.failures, headers, int(deadline) if deadline else None, correlation,
+                self._mesh, self._loop, self._report,
+            )  # fmt: skip
+            self.contexts[held.id] = context
+            if handler.context:
+                payload[handler.context] = context
+        try:
+            if limit is None:
+                result = await self._call(handler, payload, text)
+            else:
+                async with asyncio.timeout(limit):
+                    result = await self._call(handler, payload, text)
+            value = result if isinstance(result, bytes) and handler.isolation == "process" else codec.encode(result, what="result")
+            return "complete", value, _keep(handler), ""
+        except _StillInThread as still:
+            if still.timed_out:
+                still.outcome = self._failed(held, handler, TimeoutError(_timeout_text(handler, limit)), deadline)
+            raise
+        except PayloadError as error:
+            return "dead", str(error), "invalid_result", ""
+        except Reject as reject:
+            return "reject", _short(reject.reason), _keep(handler), ""
+        except Retry as retry:
+            return "again", _short(str(retry)), int(retry.after * 1000), ""
+        except TimeoutError as error:
+            return self._failed(held, handler, error if str(error) else TimeoutError(_timeout_text(handler, limit)), deadline)
+        except Exception as error:
+            return self._failed(held, handler, error, deadline)
+
+    async def _call(self, handler: Handler, payload: dict[str, Any], text: str) -> Any:
+        if handler.isolation == "inline":
+            return await handler.function(**payload)
+        if handler.isolation == "process":
+            return await anyio.to_process.run_sync(
+                in_process, handler.function, handler.asynchronous, text.encode(), cancellable=True, limiter=self._processes
+            )
+        here = contextvars.copy_context()
+        future = self._threads.submit(here.run, functools.partial(handler.function, **payload))
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if future.done() or future.cancel():
+                raise
+            current = asyncio.current_task()
+            still = _StillInThread(future)
+            # An asyncio.timeout cancels too, and takes its cancellation back only when CancelledError passes it.
+            still.timed_out = bool(current and not self._asked(current))
+            if still.timed_out and current:
+                current.uncancel()
+            raise still from None
+
+    def _asked(self, work: asyncio.Task[Any]) -> bool:
+        return any(held.work is work and held.stopping for held in self.claims.held.values())
+
+    def _failed(self, held: Held, handler: Handler, error: BaseException, deadline: str | None) -> tuple[str, Any, Any, Any]:
+        if deadline is not None and self._now() >= self._milliseconds(deadline):
+            return "expire", "its deadline passed while it ran", _keep(handler), ""
+        said = _short(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        detail = "".join(traceback.format_exception(error))[-LONGEST_DETAIL:]
+        try:
+            wait = verdict_on(handler, error, held.failures, self._age(held))
+        except Exception as broken:
+            return "dead", f"the retry policy of {held.capability} raised {broken!r} on {said}", "retry_policy", detail
+        if wait is None:
+            reason = "attempts" if handler.policy is not None else "failed"
+            return "dead", said, reason, detail
+        _log.info("agent=%s task=%s attempt=%d failed, again in %.3f s: %s", self._me, held.id, held.attempt, wait, said)
+        return "fail", said, int(wait * 1000), detail
+
+    def _age(self, held: Held) -> float:
+        """Seconds since the task was enqueued, for policies that stop after a delay."""
+        stamp = held.entry.partition("-")[0]
+        return max(0.0, (self._now() - int(stamp)) / 1000) if stamp.isdigit() else 0.0
+
+    def _now(self) -> float:
+        """Milliseconds since 1970 by the server's clock."""
+        return time.monotonic() * 1000 + self.offset
+
+    @staticmethod
+    def _milliseconds(text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            raise InvalidPayload(f"the entry's deadline {text[:40]!r} is not usable; expected ms since 1970") from None
+
+    # -- progress
+
+    def _report(self, context: TaskContext, value: Any) -> None:
+        fresh = context.id not in self._progress
+        self._progress[context.id] = (context, value)
+        if fresh and context.id not in self._reporting:
+            report = self._loop.create_task(self._write_progress(context.id))
+            self._reports.add(report)
+            report.add_done_callback(self._reports.discard)
+
+    async def _write_progress(self, id: str) -> None:
+        self._reporting.add(id)
+        try:
+            while id in self._progress:
+                context, value = self._progress.pop(id)
+                await self._mesh.tasks.progress(id, self._me, context.attempt, value)
+        except MeshError as error:
+            _log.warning("agent=%s task=%s progress not written: %s", self._me, id, error)
+        finally:
+            self._reporting.discard(id)
+
+    # -- messages
+
+    async def _message(self, held: Held) -> None:
+        fields = held.fields
+        client, id = fields.get("reply_to", ""), fields.get("id", "")
+        try:
+            said = await self.hear(fields, request=bool(client))
+            self.claims.settle(held, "ack", id, client, said)
+        except asyncio.CancelledError:
+            if held.stopping == "":
+                raise
+            # It stays pending with this agent, and moves on with the inbox when the agent has left.
+            self.claims.forget(held)
+        except Exception as error:
+            _log.exception("agent=%s message %s of type %s failed", self._me, id, fields.get("type"))
+            text = _short(f"{type(error).__name__}: {error}")
+            if client:
+                self.claims.settle(held, "ack", id, client, f"failed {text}")
+            else:
+                self.claims.settle(held, "ack", id, fields.get("payload", ""), f"dead {text}")
+        finally:
+            self.claims.release_slot()
+
+    async def hear(self, fields: Mapping[str, str], *, request: bool = False) -> str:
+        """Run the handler of a message; returns the word and the answer of a request. Raises what the handler raises."""
+        kind = fields.get("type", "")
+        deadline = fields.get("deadline")
+        if request and deadline and self._now() >= self._milliseconds(deadline):
+            return "expired the deadline passed before the agent could look"
+        listener = self._listeners.get(kind)
+        if listener is None:
+            known = ", ".join(sorted(self._listeners)) or "none"
+            return f"not_understood agent {self._me} has no handler for messages of type {kind!r} (it knows: {known})"
+        payload = codec.decode(fields.get("payload") or "null", what="message")
+        id = fields.get("id", "")
+        lineage.set(Lineage(fields.get("correlation", id), id))
+        headers = {name: value for name, value in fields.items() if name not in _WIRE}
+        message = Message(
+            id, kind, payload, fields.get("source", ""), int(deadline) if deadline else None, fields.get("correlation", id),
+            fields.get("at", ""), headers,
+        )  # fmt: skip
+        if inspect.iscoroutinefunction(listener):
+            answer = await listener(message)
+        else:
+            here = contextvars.copy_context()
+            answer = await self._loop.run_in_executor(self._threads, functools.partial(here.run, listener, message))
+        return f"replied {codec.encode(answer, what='answer').decode()}"
+
+    def close(self) -> None:
+        """Let the threads go; those that still run end with the process."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _StillInThread(BaseException):
+    """The task was stopped or timed out, and its thread goes on."""
+
+    def __init__(self, future: Any) -> None:
+        super().__init__()
+        self.future = future
+        self.timed_out = False
+        self.outcome: tuple[str, Any, Any, Any] | None = None
+
+
+def _keep(handler: Handler | None) -> int:
+    seconds = handler.retention if handler and handler.retention is not None else RETENTION
+    return max(1, int(seconds * 1000))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1] + "…"
+
+
+def _timeout_text(handler: Handler, limit: float | None) -> str:
+    return f"{handler.capability} took longer than {limit:.3g} s"

@@ -1,0 +1,199 @@
+"""Who is here: agents, their capabilities, and what is paused.
+
+An agent is alive as long as its key lives: each beat renews it for one lease. Nothing but that decides whether its work
+may move. The registry is shard 0's; a lost one (restart without data, FLUSHALL) is rebuilt by the next beats.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from streammesh.errors import UnknownAgent
+from streammesh.keys import Keys, check_name
+from streammesh.store import Reply, Store, ThreadLink
+
+__all__ = ["AgentInfo", "Beat", "Card", "Expired", "Registry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What an agent says of itself at every beat. ``lease`` in seconds."""
+
+    name: str
+    boot: str
+    lease: float
+    capabilities: tuple[str, ...]
+    fields: Mapping[str, str | int | float]
+
+    def args(self) -> list[Any]:
+        flat: list[Any] = ["capabilities", " ".join(self.capabilities), "lease", self.lease]
+        for name, value in self.fields.items():
+            flat += (name, value)
+        return [len(flat) // 2, *flat, *self.capabilities]
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a beat brought back: 'ok', 'back' (was gone) or 'taken'; the server's ms; the paused capabilities."""
+
+    word: str
+    now_ms: int
+    paused: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Agents found dead now, the live ones, and the capabilities that live agents offer (when an inbox outlived its agent)."""
+
+    dead: tuple[str, ...]
+    live: tuple[str, ...]
+    offered: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentInfo:
+    """A live agent as others see it. ``age`` is seconds since its last beat, by the server's clock."""
+
+    id: str
+    fields: Mapping[str, str]
+    age: float
+
+    @property
+    def name(self) -> str:
+        return self.fields.get("name", "")
+
+    @property
+    def state(self) -> str:
+        return self.fields.get("state", "")
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        return tuple(self.fields.get("capabilities", "").split())
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The types of messages that it has handlers for."""
+        return tuple(self.fields.get("types", "").split())
+
+    @property
+    def slots(self) -> int:
+        return int(self.fields.get("slots", 0))
+
+    @property
+    def busy(self) -> int:
+        return int(self.fields.get("busy", 0))
+
+
+class Registry:
+    """The room of agents in one mesh."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+        self._shard0 = [keys.prefix()]
+
+    # -- for agents
+
+    async def join(self, card: Card) -> tuple[str, int]:
+        """Register a process; returns its id (unique for ever) and the server's ms."""
+        id, now = await self._store.run("agent_join", self._shard0, [card.name, card.boot, int(card.lease * 1000), *card.args()])
+        return str(id), int(now)
+
+    async def open_streams(self, shard: int, streams: Sequence[tuple[str, str]], agent: str) -> None:
+        """Make sure that (stream, capability or '' for the inbox) exist with their groups."""
+        await self._store.run(
+            "stream_open",
+            [self._keys.prefix(shard), *(stream for stream, _ in streams)],
+            [*(capability for _, capability in streams), agent],
+        )
+
+    def beat(self, link: ThreadLink, id: str, card: Card) -> Beat:
+        """Renew the registration, from the heartbeat's thread."""
+        epoch = id.rpartition(".")[2]
+        reply: Reply = link.run(
+            "agent_beat", self._shard0, [id, card.name, epoch, card.boot, int(card.lease * 1000), *card.args()]
+        )
+        return Beat(str(reply[0]), int(reply[1]), frozenset(reply[2:]))
+
+    async def leave(self, id: str, card: Card) -> None:
+        """Take the registration away; what the agent left in its inbox must have been drained before."""
+        await self._store.run("agent_leave", self._shard0, [id, card.boot, *card.capabilities])
+
+    async def expire(self, limit: int = 50) -> Expired:
+        """Bury agents whose lease has ended; any agent may, any number at once."""
+        dead, live, offered = await self._store.run("agent_expire", self._shard0, [limit])
+        return Expired(tuple(dead), tuple(live), tuple(offered))
+
+    # -- for everybody
+
+    async def agents(self) -> list[AgentInfo]:
+        """All live agents, in the order of their last beats, newest first."""
+        scored: list[str] = await self._store.command("ZRANGE", self._keys.agents, 0, -1, "WITHSCORES")
+        ids = scored[::2]
+        replies = await self._store.commands([("TIME",), *(("HGETALL", self._keys.agent(id)) for id in ids)])
+        seconds, micros = replies[0]
+        now = int(seconds) * 1000 + int(micros) // 1000
+        found = []
+        for id, beat, flat in zip(ids, scored[1::2], replies[1:], strict=True):
+            if flat:
+                fields = dict(zip(flat[::2], flat[1::2], strict=True))
+                found.append(AgentInfo(id, fields, max(0.0, (now - int(float(beat))) / 1000)))
+        return found[::-1]
+
+    async def resolve(self, to: str) -> AgentInfo:
+        """The live agent with that id, or the least busy one with that name. Raises UnknownAgent, naming who is here."""
+        everyone = await self.agents()
+        matches = [agent for agent in everyone if to in (agent.id, agent.name)]
+        if not matches:
+            names = ", ".join(sorted(agent.id for agent in everyone)[:8]) or "nobody"
+            raise UnknownAgent(f"no live agent has the id or name {to!r}; alive: {names}")
+        return min(matches, key=lambda agent: (agent.busy / max(1, agent.slots), agent.id))
+
+    async def capabilities(self) -> dict[str, dict[str, str]]:
+        """Every capability that was ever used -> the fields of its hash (paused, retries, timeout …)."""
+        names: set[str] = set()
+        for reply in await self._store.commands([("SMEMBERS", self._keys.caps(shard)) for shard in range(self._keys.shards)]):
+            names.update(reply)
+        listed = sorted(names - {"inbox"})
+        hashes = await self._store.commands([("HGETALL", self._keys.cap(name)) for name in listed])
+        return {name: dict(zip(flat[::2], flat[1::2], strict=True)) for name, flat in zip(listed, hashes, strict=True)}
+
+    async def describe(self, capability: str, fields: Mapping[str, str]) -> None:
+        """Write what a capability says of itself into its hash."""
+        if fields:
+            flat = [item for pair in fields.items() for item in pair]
+            await self._store.command("HSET", self._keys.cap(capability), *flat)
+
+    async def pause(self, capability: str, *, by: str = "client") -> bool:
+        """Stop agents from taking new tasks of a capability; running ones finish. False when it was paused already."""
+        check_name(capability, "capability")
+        fresh = await self._store.command("HSET", self._keys.cap(capability), "paused", by)
+        await self._act("pause", capability=capability, by=by)
+        return bool(fresh)
+
+    async def resume(self, capability: str, *, by: str = "client") -> bool:
+        """Let agents take tasks of the capability again. False when it was not paused."""
+        check_name(capability, "capability")
+        was = await self._store.command("HDEL", self._keys.cap(capability), "paused")
+        await self._act("resume", capability=capability, by=by)
+        return bool(was)
+
+    async def drain(self, agent: str, *, by: str = "client") -> str:
+        """Ask a live agent to finish and leave; returns its id. Raises UnknownAgent."""
+        id = (await self.resolve(agent)).id
+        await self._act("drain", agent=id, by=by)
+        return id
+
+    async def _act(self, kind: str, **fields: str) -> None:
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        flat = [item for pair in fields.items() for item in pair]
+        await self._store.command("XADD", self._keys.control, "MAXLEN", "~", 1000, "*", "type", kind, *flat, "at", at)
+
+    @staticmethod
+    def schema(parameters: Mapping[str, str]) -> str:
+        """The parameters of a handler as one readable line of JSON."""
+        return json.dumps(dict(parameters), separators=(",", ":"))

@@ -1,0 +1,355 @@
+"""An agent at work on a mesh: from joining the registry to leaving it.
+
+Loops, each supervised and begun anew when it fails: one claim loop per shard, one that sweeps and fires what is due, one
+that listens to control and broadcast; beside them the heartbeat's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import random
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from streammesh.claims import Claims
+from streammesh.errors import MeshError
+from streammesh.handlers import Handler
+from streammesh.mesh import Mesh
+from streammesh.perform import Performer
+from streammesh.pulse import Pulse, Renewal
+from streammesh.registry import Beat, Card
+from streammesh.store import BLOCK
+from streammesh.sweep import Sweep
+
+__all__ = ["Serving"]
+
+_log = logging.getLogger("streammesh.agent")
+
+
+class Serving:
+    """One process's work for an agent. ``id`` is its own once it has joined."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        name: str,
+        handlers: Mapping[str, Handler],
+        listeners: Mapping[str, Callable[..., Any]],
+        *,
+        slots: int,
+        lease: float,
+        grace: float,
+        ready_file: Path | None,
+    ) -> None:
+        self._mesh = mesh
+        self._name = name
+        self._handlers = handlers
+        self._listeners = listeners
+        self._slots = slots
+        self._lease = lease
+        self._grace = grace
+        self._ready_file = ready_file
+        self._boot = secrets.token_hex(8)
+        self._state = "starting"
+        self._stop = asyncio.Event()
+        self._tick = time.monotonic()
+        self._next_due = asyncio.Event()
+        self._due_at = float("inf")
+        self._loop = asyncio.get_running_loop()
+        self._heard: set[asyncio.Task[None]] = set()
+        #: Passes of the sweep so far, and tasks fired by this agent.
+        self.sweeps = self.fired = 0
+        self.id = ""
+        self.claims: Claims
+        self.performer: Performer
+
+    # -- the whole of it
+
+    async def serve(self, *, burst: bool) -> None:
+        """Join, work until `stop` (with ``burst``: until nothing waits), drain, leave."""
+        mesh = self._mesh
+        self.id, now = await mesh.registry.join(self._card())
+        self.performer = Performer(mesh, self.id, self._handlers, self._listeners, self._slots)
+        self.performer.offset = now - time.monotonic() * 1000
+        self.performer.put_off = self._put_off
+        self.claims = Claims(mesh, self.id, tuple(self._handlers), self._slots, self._lease, self.performer.start)
+        self.performer.claims = self.claims
+        for shard in range(mesh.keys.shards):
+            streams = [(mesh.keys.tasks(name, "normal", shard), name) for name in self._handlers]
+            await mesh.registry.open_streams(shard, [*streams, (mesh.keys.inbox(self.id, shard), "")], self.id)
+        for name, handler in self._handlers.items():
+            await mesh.registry.describe(name, handler.card())
+        cursors = [await self._last(mesh.keys.control), await self._last(mesh.keys.broadcast)]
+        await self.claims.find_lanes()
+        self._state = "ready"
+        pulse = Pulse(
+            mesh.store, mesh.keys, mesh.registry, self.id, self._card, self.claims.snapshot, lambda: self._tick, self._on_pulse,
+            self._ready_file,
+        )  # fmt: skip
+        pulse.start()
+        _log.info("agent=%s ready capabilities=%s slots=%d", self.id, ",".join(self._handlers), self._slots)
+        claiming = [asyncio.create_task(self._supervised("claim", lambda s=s: self.claims.loop(s))) for s in range(mesh.keys.shards)]
+        others = [
+            asyncio.create_task(self._supervised("tend", self._tend)),
+            asyncio.create_task(self._supervised("listen", lambda: self._listen(cursors))),
+        ]
+        try:
+            if burst:
+                await self._until_idle()
+            else:
+                await self._stop.wait()
+        finally:
+            self._state = "draining"
+            pulse.hurry()
+            await self._drain(claiming)
+            for loop in others:
+                loop.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            pulse.stop()
+            await asyncio.to_thread(pulse.join, 5.0)
+            await self._leave()
+            self.performer.close()
+            self._state = "left"
+            _log.info("agent=%s left claimed=%d settled=%d stale=%d", self.id, self.claims.claimed, self.claims.settled, self.claims.stale)
+
+    def stop(self) -> None:
+        """Begin to drain; returns at once."""
+        self._stop.set()
+
+    async def _until_idle(self) -> None:
+        """Until a claim found nothing, nothing is held and nothing is unsettled; or until stopped."""
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            while not self._stop.is_set():
+                idle = asyncio.create_task(self.claims.idle.wait())
+                await asyncio.wait({idle, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                idle.cancel()
+                if self.claims.idle.is_set():
+                    return
+        finally:
+            stopped.cancel()
+
+    async def _drain(self, claiming: list[asyncio.Task[None]]) -> None:
+        self.claims.draining = True
+        self.claims.wake()
+        await asyncio.wait(claiming, timeout=BLOCK + 1)
+        for loop in claiming:
+            loop.cancel()
+        try:
+            await self.claims.hand_back()
+            running = [held.work for held in self.claims.held.values() if held.work and not held.work.done()]
+            if running:
+                _log.info("agent=%s draining: %d tasks have %.0f s", self.id, len(running), self._grace)
+                await asyncio.wait(running, timeout=self._grace)
+                late = [held for held in self.claims.held.values() if held.work and not held.work.done()]
+                for held in late:
+                    held.stopping = "release"
+                    assert held.work
+                    held.work.cancel()
+                if late:
+                    _log.warning("agent=%s %d tasks did not finish in time and are handed back", self.id, len(late))
+                    await asyncio.wait([held.work for held in late if held.work], timeout=5.0)
+            await asyncio.wait_for(self.claims.flushed(), timeout=max(5.0, self._lease))
+        except (MeshError, TimeoutError) as error:
+            _log.error("agent=%s could not hand everything back, leases run out by themselves: %s", self.id, error)
+
+    async def _leave(self) -> None:
+        """Out of the registry first, so that nobody sends any more; then what is still in the inbox moves on."""
+        try:
+            async with asyncio.timeout(max(5.0, self._lease)):
+                await self._mesh.registry.leave(self.id, self._card())
+                sweep = Sweep(self._mesh.store, self._mesh.keys, self._mesh.registry)
+                offered = (await self._mesh.registry.expire()).offered
+                for shard in range(self._mesh.keys.shards):
+                    await sweep.drain(shard, self.id, offered)
+        except (MeshError, TimeoutError) as error:
+            _log.warning("agent=%s left without goodbye: %s", self.id, error)
+
+    def _card(self) -> Card:
+        busy = self.claims.running if hasattr(self, "claims") else 0
+        fields: dict[str, str | int | float] = {
+            "state": self._state, "slots": self._slots, "busy": busy, "types": " ".join(sorted(self._listeners)),
+            "host": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version(),
+        }  # fmt: skip
+        return Card(self._name, self._boot, self._lease, tuple(self._handlers), fields)
+
+    # -- loops
+
+    async def _supervised(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        pause = 0.1
+        while True:
+            began = time.monotonic()
+            try:
+                await loop()
+                return
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                if isinstance(error, MeshError):
+                    _log.warning("agent=%s the %s loop was interrupted: %s", self.id, name, error)
+                else:
+                    _log.exception("agent=%s the %s loop failed and begins anew", self.id, name)
+            pause = 0.1 if time.monotonic() - began > 10 else min(5.0, pause * 2)
+            await asyncio.sleep(pause)
+
+    async def _tend(self) -> None:
+        """Sweep about once a second, and fire what is due in time."""
+        mesh = self._mesh
+        sweep = Sweep(mesh.store, mesh.keys, mesh.registry)
+        interval = min(1.0, self._lease / 8)
+        next_sweep = 0.0
+        while True:
+            self._tick = now = time.monotonic()
+            if now >= next_sweep:
+                streams = [self.claims.streams(shard) for shard in range(mesh.keys.shards)]
+                report = await sweep.once(streams, self._lease, self._lease / 2)
+                self.sweeps += 1
+                for agent in report.died:
+                    _log.warning("agent=%s found %s dead", self.id, agent)
+                for shard, orphans in enumerate(report.orphans):
+                    if orphans:
+                        self.claims.take_over(shard, orphans)
+                await self.claims.find_lanes()
+                next_sweep = time.monotonic() + interval * random.uniform(0.8, 1.0)
+            self._due_at = float("inf")
+            self._next_due.clear()
+            for shard in range(mesh.keys.shards):
+                fired = await mesh.timers.fire(shard)
+                self.fired += fired.count
+                if fired.next_in is not None:
+                    self._put_off(fired.next_in)
+            while (left := min(self._due_at, next_sweep) - time.monotonic()) > 0:
+                try:
+                    async with asyncio.timeout(left):
+                        await self._next_due.wait()
+                        self._next_due.clear()
+                except TimeoutError:
+                    break
+
+    def _put_off(self, seconds: float) -> None:
+        """Something is due in so many seconds: be there."""
+        # A millisecond late rather than early: the server's clock has the last word.
+        at = time.monotonic() + seconds + 0.001
+        if at < self._due_at:
+            self._due_at = at
+            self._next_due.set()
+
+    async def _last(self, stream: str) -> str:
+        """The newest entry's id: what comes after it is for us."""
+        newest = await self._mesh.store.command("XREVRANGE", stream, "+", "-", "COUNT", 1)
+        return str(newest[0][0]) if newest else "0-0"
+
+    async def _listen(self, cursors: list[str]) -> None:
+        """Control and broadcast, from where we joined."""
+        store, keys = self._mesh.store, self._mesh.keys
+        link = store.link("listen")
+        names = (keys.control, keys.broadcast)
+        while True:
+            got = await store.command(
+                "XREAD", "COUNT", 100, "BLOCK", int(BLOCK * 1000), "STREAMS", *names, *cursors, link=link, timeout=BLOCK + 3
+            )
+            if not got and not store.genuine:
+                got = await store.command("XREAD", "COUNT", 100, "STREAMS", *names, *cursors, link=link)
+            for stream, entries in got or ():
+                which = names.index(stream)
+                if which == 1 and len(entries) >= 100:
+                    await self._check_gap(cursors[1])
+                for entry, flat in entries:
+                    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+                    if which == 0:
+                        await self._obey(fields)
+                    else:
+                        self._hear(fields)
+                    cursors[which] = entry
+
+    async def _check_gap(self, cursor: str) -> None:
+        """A reader that fell behind the retention of the broadcast is told so."""
+        first = await self._mesh.store.command("XRANGE", self._mesh.keys.broadcast, "-", "+", "COUNT", 1)
+        if cursor != "0-0" and first and _order(first[0][0]) > _order(cursor):
+            kept = await self._mesh.store.command("XRANGE", self._mesh.keys.broadcast, cursor, cursor)
+            if not kept:
+                _log.warning("agent=%s broadcast messages after %s may have been trimmed unread", self.id, cursor)
+                self._hear({"type": "broadcast.gap", "payload": f'{{"after":"{cursor}","first":"{first[0][0]}"}}', "id": cursor})
+
+    def _hear(self, fields: Mapping[str, str]) -> None:
+        if fields.get("type") not in self._listeners:
+            return
+
+        async def hear() -> None:
+            try:
+                await self.performer.hear(fields)
+            except Exception:
+                _log.exception("agent=%s broadcast %s failed", self.id, fields.get("type"))
+
+        heard = asyncio.create_task(hear())
+        self._heard.add(heard)
+        heard.add_done_callback(self._heard.discard)
+
+    async def _obey(self, act: Mapping[str, str]) -> None:
+        match act.get("type"):
+            case "cancel" if act.get("agent") == self.id:
+                self._cancel(act.get("task", ""))
+            case "drain" if act.get("agent") == self.id:
+                _log.info("agent=%s asked to drain by %s", self.id, act.get("by"))
+                self.stop()
+            case "pause" | "resume":
+                capability = act.get("capability", "")
+                paused = await self._mesh.store.command("HGET", self._mesh.keys.cap(capability), "paused")
+                self.claims.pause(self.claims.paused | {capability} if paused else self.claims.paused - {capability})
+
+    # -- what the heartbeat brings
+
+    def _on_pulse(self, beat: Beat, renewals: list[Renewal]) -> None:
+        """Runs on the heartbeat's thread."""
+        offset = beat.now_ms - time.monotonic() * 1000
+        try:
+            self._loop.call_soon_threadsafe(self._take_pulse, beat, renewals, offset)
+        except RuntimeError:
+            # The loop is closed: the process ends.
+            return
+
+    def _take_pulse(self, beat: Beat, renewals: list[Renewal], offset: float) -> None:
+        self.performer.offset = offset
+        if beat.word == "taken":
+            _log.critical("agent=%s its id belongs to another process now (the server lost data); stopping, start it anew", self.id)
+            self.stop()
+            return
+        if beat.word == "back":
+            _log.warning("agent=%s was out of the registry and is back in", self.id)
+        self.claims.pause(beat.paused)
+        for renewal in renewals:
+            for id in renewal.cancel:
+                self._cancel(id)
+            for id in renewal.lost:
+                self._lose(id)
+            if renewal.strays:
+                _log.warning("agent=%s handed back %d entries whose delivery was lost", self.id, renewal.strays)
+
+    def _cancel(self, id: str) -> None:
+        held = self.claims.find(id)
+        if held and held.work and not held.stopping:
+            held.stopping = "cancel"
+            context = self.performer.contexts.get(id)
+            if context:
+                context.cancel_requested = True
+            held.work.cancel()
+
+    def _lose(self, id: str) -> None:
+        held = self.claims.find(id)
+        # A task that has just been settled is not lost: it is on its way out.
+        if held and held.work and not held.work.done() and not held.stopping:
+            _log.warning("agent=%s task=%s attempt=%d is lost to another attempt, stopping it", self.id, id, held.attempt)
+            held.stopping = "lost"
+            held.work.cancel()
+
+
+def _order(entry: str) -> tuple[int, int]:
+    ms, _, seq = entry.partition("-")
+    return int(ms), int(seq or 0)

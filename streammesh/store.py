@@ -1,0 +1,428 @@
+"""The door to the server: connections, scripts, and what a refusal means. The only module that imports redis.
+
+Everything above speaks in scripts (`run`) and few plain commands (`command`). redis-py's own retries are off, because they
+would send a write twice without anybody knowing; ours repeat only what is safe to repeat: every script of the project is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
+from importlib import resources
+from typing import Any, Protocol
+
+import redis.asyncio.connection as aconn
+import redis.connection as sconn
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry as SyncRetry
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from streammesh.errors import ConfigError, InvalidURL, MeshError, ServerFull, ServerUnfit, StoreUnavailable
+
+__all__ = ["BLOCK", "Link", "Reply", "Script", "Store", "ThreadLink", "load_script"]
+
+#: The longest blocking read, in seconds; its connection waits 3 s longer before it is given up.
+BLOCK = 2.0
+#: How long one ordinary call may take, in seconds.
+CALL_TIMEOUT = 5.0
+
+#: What a server says when it cannot serve now but may soon (matched by prefix: texts differ, prefixes do not).
+_PASSING = ("LOADING", "BUSY ", "READONLY", "NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+
+Reply = Any
+_log = logging.getLogger("streammesh.store")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua script: its name, its whole text, and the digest that EVALSHA wants."""
+
+    name: str
+    text: str
+    digest: str
+
+
+@cache
+def load_script(name: str, *, shebang: bool = True) -> Script:
+    """The script `lua/<name>.lua`: its `#!lua` line, then the prelude, then its body.
+
+    ``shebang=False`` leaves the first line out, for fakeredis, which does not know it.
+    """
+    folder = resources.files("streammesh") / "lua"
+    first, _, body = (folder / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
+    prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
+    text = (first + "\n" if shebang else "") + prelude + body
+    return Script(name, text, sha1(text.encode()).hexdigest())
+
+
+class _Connections(Protocol):
+    """How connections are made: over a socket, or to a fakeredis in this process."""
+
+    where: str
+    genuine: bool
+
+    def asynchronous(self, name: str) -> Any: ...
+
+    def synchronous(self, name: str) -> Any: ...
+
+
+class _Sockets:
+    """Connections by URL: ``redis://``, ``rediss://``, ``unix://``."""
+
+    genuine = True
+
+    def __init__(self, url: str) -> None:
+        self.where = redacted(url)
+        try:
+            self._async = dict(aconn.parse_url(url))
+            self._sync = dict(sconn.parse_url(url))
+        except ValueError as error:
+            raise InvalidURL(f"the URL {self.where} cannot be used: {error}") from None
+
+    def _options(self, parsed: dict[str, Any], default: Any, retry: Any, name: str) -> Any:
+        options = dict(parsed)
+        kind = options.pop("connection_class", default)
+        options.update(
+            protocol=2, decode_responses=True, encoding_errors="surrogateescape", client_name=name, retry=retry,
+            socket_timeout=None, socket_connect_timeout=CALL_TIMEOUT, health_check_interval=0,
+        )  # fmt: skip
+        return kind, options
+
+    def asynchronous(self, name: str) -> Any:
+        kind, options = self._options(self._async, aconn.Connection, AsyncRetry(NoBackoff(), 0), name)
+        return kind(**options)
+
+    def synchronous(self, name: str) -> Any:
+        kind, options = self._options(self._sync, sconn.Connection, SyncRetry(NoBackoff(), 0), name)
+        return kind(**options | {"socket_timeout": CALL_TIMEOUT})
+
+
+class _Memory:
+    """Connections to a fakeredis that all of this process share by name."""
+
+    genuine = False
+
+    def __init__(self, name: str) -> None:
+        try:
+            from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
+        except ImportError:
+            raise ConfigError("memory:// needs fakeredis: pip install 'streammesh[memory]'") from None
+        self.where = f"memory://{name}"
+        server = _memory_server(name, FakeServer)
+        options: dict[str, Any] = {"server": server, "decode_responses": True, "protocol": 2, "encoding_errors": "surrogateescape"}
+        self._async = FakeAsyncRedis(**options)
+        self._sync = FakeRedis(**options)
+
+    def asynchronous(self, name: str) -> Any:
+        return self._async.connection_pool.make_connection()
+
+    def synchronous(self, name: str) -> Any:
+        return self._sync.connection_pool.make_connection()
+
+
+@cache
+def _memory_server(name: str, make: Callable[[], Any]) -> Any:
+    return make()
+
+
+def redacted(url: str) -> str:
+    """``url`` with its password, and any password in its query, replaced by ``***``."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        netloc = parts.netloc
+    except ValueError:
+        return "(unreadable)"
+    if "@" in netloc:
+        user, _, host = netloc.rpartition("@")
+        name, colon, _ = user.partition(":")
+        netloc = f"{name}:***@{host}" if colon else f"***@{host}"
+    query = "&".join(p if "pass" not in p.lower() else p.partition("=")[0] + "=***" for p in parts.query.split("&") if p)
+    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
+
+
+def _connections(url: str) -> _Connections:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise InvalidURL(f"{redacted('redis://' + url)} is no URL: expected something like redis://localhost:6379")
+    if scheme == "memory":
+        return _Memory(rest or "default")
+    if scheme in ("redis", "rediss", "unix"):
+        return _Sockets(url)
+    close = {"reds": "redis", "rdis": "redis", "redis+ssl": "rediss", "redis-ssl": "rediss", "valkey": "redis", "valkeys": "rediss"}
+    hint = f"; did you mean {close[scheme]}://?" if scheme in close else ""
+    raise InvalidURL(f"{scheme}:// is not known{hint} (known: redis:// rediss:// unix:// memory:// embedded://)")
+
+
+def _meaning(error: BaseException, where: str) -> MeshError:
+    """The error of ours that a redis-py error stands for, with cause and cure."""
+    said = str(error)
+    if isinstance(error, ResponseError) and said.startswith(("OOM", "server:OOM")):
+        return ServerFull(f"the server at {where} is out of memory and refused the write; raise maxmemory or finish waiting work")
+    if isinstance(error, AuthenticationError) or said.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+        return ConfigError(f"the server at {where} refuses this user: {said}; check user and password in the URL, and the ACL")
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | TimeoutError):
+        return StoreUnavailable(f"no answer from the server at {where}: {said or type(error).__name__}; is it running?")
+    if said.startswith(_PASSING):
+        return StoreUnavailable(f"the server at {where} refuses for now: {said}")
+    return MeshError(f"the server at {where} answered: {said}")
+
+
+def _passing(error: BaseException) -> bool:
+    if isinstance(error, AuthenticationError):
+        return False
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | TimeoutError):
+        return True
+    return isinstance(error, ResponseError) and str(error).startswith(_PASSING)
+
+
+class _Unserved(Exception):
+    """Carries a passing refusal through tenacity."""
+
+
+class Link:
+    """One connection, used by one call at a time, made anew when it breaks."""
+
+    def __init__(self, store: Store, role: str) -> None:
+        self._store = store
+        self._role = role
+        self._connection: Any = None
+        self._lock = asyncio.Lock()
+        #: The server's number for this connection, once asked for; what CLIENT UNBLOCK wants.
+        self.client_id: int | None = None
+
+    async def call(self, *args: Any, timeout: float = CALL_TIMEOUT) -> Reply:
+        """Send one command and return its reply; raises redis-py's errors untranslated, and closes on a broken call."""
+        async with self._lock:
+            connection = self._connection
+            if connection is None:
+                connection = self._store.connections.asynchronous(f"{self._store.name}:{self._role}")
+                self._connection = connection
+            try:
+                async with asyncio.timeout(timeout):
+                    if not connection.is_connected:
+                        await connection.connect()
+                        self.client_id = None
+                    await connection.send_command(*args, check_health=False)
+                    return await connection.read_response(timeout=timeout)
+            except ResponseError:
+                raise
+            except BaseException:
+                # Whatever was on its way back would be taken for the next call's answer.
+                self._connection = None
+                self.client_id = None
+                await connection.disconnect(nowait=True)
+                raise
+
+    async def pipeline(self, commands: Sequence[Sequence[Any]], timeout: float = CALL_TIMEOUT) -> list[Reply]:
+        """Send many commands in one write; a refused one leaves its ResponseError in its place."""
+        async with self._lock:
+            connection = self._connection
+            if connection is None:
+                connection = self._store.connections.asynchronous(f"{self._store.name}:{self._role}")
+                self._connection = connection
+            replies: list[Reply] = []
+            try:
+                async with asyncio.timeout(timeout):
+                    if not connection.is_connected:
+                        await connection.connect()
+                    if self._store.connections.genuine:
+                        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                    for command in commands:
+                        if not self._store.connections.genuine:
+                            await connection.send_command(*command, check_health=False)
+                        try:
+                            replies.append(await connection.read_response(timeout=timeout))
+                        except ResponseError as error:
+                            replies.append(error)
+                return replies
+            except BaseException:
+                self._connection = None
+                await connection.disconnect(nowait=True)
+                raise
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+
+class ThreadLink:
+    """One blocking connection for a thread of its own. Not shared."""
+
+    def __init__(self, store: Store, role: str) -> None:
+        self._store = store
+        self._connection = store.connections.synchronous(f"{store.name}:{role}")
+
+    def run(self, name: str, keys: Sequence[Any], args: Sequence[Any]) -> Reply:
+        """Run a script once. Raises StoreUnavailable and its kin; the caller decides when to try again."""
+        script = self._store.script(name)
+        try:
+            try:
+                return self._call("EVALSHA", script.digest, len(keys), *keys, *args)
+            except NoScriptError:
+                return self._call("EVAL", script.text, len(keys), *keys, *args)
+        except (RedisError, OSError) as error:
+            raise _meaning(error, self._store.where) from error
+
+    def _call(self, *args: Any) -> Reply:
+        try:
+            self._connection.send_command(*args, check_health=False)
+            return self._connection.read_response()
+        except ResponseError:
+            raise
+        except BaseException:
+            self._connection.disconnect()
+            raise
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+class Store:
+    """A server and the ways to it.
+
+    ``patience`` is how long, in seconds, a call goes on trying while the server is away or refuses for now, before it
+    raises StoreUnavailable; ``None`` means for ever (agents).
+    """
+
+    def __init__(self, url: str, *, name: str = "streammesh", patience: float | None = 10.0) -> None:
+        self.connections = _connections(url)
+        self.where = self.connections.where
+        self.name = name
+        self.patience = patience
+        self._links: list[Link] = []
+        self._idle: list[Link] = []
+
+    @property
+    def genuine(self) -> bool:
+        """Whether this is a real server, rather than fakeredis."""
+        return self.connections.genuine
+
+    def script(self, name: str) -> Script:
+        return load_script(name, shebang=self.connections.genuine)
+
+    def link(self, role: str) -> Link:
+        """A connection of its own: for blocking reads, or for one stream of calls."""
+        link = Link(self, role)
+        self._links.append(link)
+        return link
+
+    @asynccontextmanager
+    async def _borrowed(self) -> AsyncIterator[Link]:
+        link = self._idle.pop() if self._idle else self.link("call")
+        try:
+            yield link
+        finally:
+            self._idle.append(link)
+
+    async def run(self, name: str, keys: Sequence[Any], args: Sequence[Any], link: Link | None = None) -> Reply:
+        """Run a script; try again while the server is away (every script is safe to repeat)."""
+        script = self.script(name)
+        if link is None:
+            async with self._borrowed() as borrowed:
+                return await self.run(name, keys, args, borrowed)
+
+        async def once() -> Reply:
+            try:
+                return await link.call("EVALSHA", script.digest, len(keys), *keys, *args)
+            except NoScriptError:
+                return await link.call("EVAL", script.text, len(keys), *keys, *args)
+
+        return await self._patiently(once)
+
+    async def command(self, *args: Any, link: Link | None = None, timeout: float = CALL_TIMEOUT, patient: bool = True) -> Reply:
+        """One plain command that is safe to repeat."""
+        if link is None:
+            async with self._borrowed() as borrowed:
+                return await self.command(*args, link=borrowed, timeout=timeout, patient=patient)
+
+        async def once() -> Reply:
+            return await link.call(*args, timeout=timeout)
+
+        if patient:
+            return await self._patiently(once)
+        try:
+            return await once()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise _meaning(error, self.where) from error
+
+    async def commands(self, commands: Iterable[Sequence[Any]]) -> list[Reply]:
+        """Many reads in one round trip; a refused one leaves its error in its place."""
+        listed = list(commands)
+        if not listed:
+            return []
+        async with self._borrowed() as link:
+            return list(await self._patiently(lambda: link.pipeline(listed)))
+
+    async def _patiently(self, once: Callable[[], Any]) -> Reply:
+        try:
+            return await once()
+        except (RedisError, OSError, TimeoutError) as error:
+            if not _passing(error):
+                raise _meaning(error, self.where) from error
+            first = error
+            _log.warning("no answer from %s, trying again: %s", self.where, error or type(error).__name__)
+
+        async def again() -> Reply:
+            nonlocal first
+            try:
+                return await once()
+            except (RedisError, OSError, TimeoutError) as error:
+                if not _passing(error):
+                    raise _meaning(error, self.where) from error
+                first = error
+                raise _Unserved from error
+
+        if self.patience == 0:
+            raise _meaning(first, self.where) from first
+        options: dict[str, Any] = {} if self.patience is None else {"stop": stop_after_delay(self.patience)}
+        try:
+            return await AsyncRetrying(
+                wait=wait_random_exponential(multiplier=0.05, max=1.0), retry=retry_if_exception_type(_Unserved), reraise=True, **options
+            )(again)
+        except _Unserved:
+            raise _meaning(first, self.where) from first
+
+    async def judge(self, *, unsafe: bool = False) -> dict[str, str]:
+        """Refuse a server that would lose work; returns what INFO says of it. Raises ServerUnfit, StoreUnavailable.
+
+        ``unsafe`` accepts one that may evict keys.
+        """
+        if not self.genuine:
+            return {}
+        said: str = await self.command("INFO")
+        info = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
+        version = info.get("valkey_version") or info.get("redis_version", "0")
+        if int(info.get("redis_version", "0").split(".")[0]) < 7:
+            raise ServerUnfit(f"the server at {self.where} is version {version}; Redis 7.0 or Valkey 8 is needed")
+        if info.get("role") == "slave":
+            raise ServerUnfit(f"the server at {self.where} is a read-only replica; give the URL of its primary")
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction" and not unsafe:
+            raise ServerUnfit(
+                f"the server at {self.where} has maxmemory-policy {policy}: when memory runs out it would delete tasks in silence; "
+                "CONFIG SET maxmemory-policy noeviction"
+            )
+        return info
+
+    async def unblock(self, link: Link) -> None:
+        """Wake ``link`` from its blocking read, as if the time had run out. Safe when it is not blocked."""
+        if link.client_id is not None:
+            await self.command("CLIENT", "UNBLOCK", link.client_id, patient=False)
+
+    async def close(self) -> None:
+        for link in self._links:
+            await link.close()
+        self._links.clear()
+        self._idle.clear()

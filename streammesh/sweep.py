@@ -1,0 +1,65 @@
+"""One bounded pass over what dead agents left. Every agent makes one about once a second; none of them is special.
+
+A pass buries agents whose lease has ended, clears the inboxes that outlived them, and names the consumers from which the
+next claim takes over. Each move is one script, so any number of agents may sweep at once: late, never wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streammesh.keys import Keys
+from streammesh.registry import Registry
+from streammesh.store import Store
+
+__all__ = ["Report", "Sweep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a pass found: agents buried, (stream, dead consumer) to claim from per shard, inbox entries moved and buried."""
+
+    died: tuple[str, ...]
+    orphans: tuple[tuple[tuple[str, str], ...], ...]
+    moved: int
+    buried: int
+
+
+class Sweep:
+    """The sweep of one agent."""
+
+    def __init__(self, store: Store, keys: Keys, registry: Registry) -> None:
+        self._store = store
+        self._keys = keys
+        self._registry = registry
+
+    async def once(self, streams: Sequence[Sequence[str]], lease: float, stall: float) -> Report:
+        """Sweep every shard; ``streams[shard]`` are those this agent serves; ``lease`` and ``stall`` in seconds.
+
+        ``stall`` is the longest gap between two passes that is no standstill of the server.
+        """
+        expired = await self._registry.expire()
+        moved = buried = 0
+        orphans: list[tuple[tuple[str, str], ...]] = []
+        for shard in range(self._keys.shards):
+            prefix, served = self._keys.prefix(shard), streams[shard]
+            found, inboxes = await self._store.run(
+                "task_sweep", [prefix, *served], [int(lease * 1000), int(stall * 1000), *expired.live]
+            )
+            orphans.append(tuple((served[found[i] - 2], found[i + 1]) for i in range(0, len(found), 2)))
+            for agent in inboxes:
+                more = await self.drain(shard, agent, expired.offered)
+                moved, buried = moved + more[0], buried + more[1]
+        return Report(expired.dead, tuple(orphans), moved, buried)
+
+    async def drain(self, shard: int, agent: str, offered: Sequence[str]) -> tuple[int, int]:
+        """Clear the inbox of an agent that is gone; returns (tasks moved to others, entries buried)."""
+        moved = buried = 0
+        while True:
+            word, some, few = await self._store.run(
+                "inbox_drain", [self._keys.prefix(shard)], [agent, 200, *offered]
+            )
+            moved, buried = moved + int(some), buried + int(few)
+            if word != "more":
+                return moved, buried

@@ -1,0 +1,35 @@
+"""What is due: delayed tasks and retries wait in one sorted set per shard; any agent may fire them, each fires once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streammesh.keys import Keys
+from streammesh.store import Store
+
+__all__ = ["Fired", "Timers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """How many were fired, and seconds until the next one (None: nothing waits)."""
+
+    count: int
+    next_in: float | None
+
+
+class Timers:
+    """The room of due work in one mesh."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+
+    async def fire(self, shard: int = 0, limit: int = 500, *, ahead: float = 0.0) -> Fired:
+        """Queue up to ``limit`` tasks whose time has come (``ahead``: within so many seconds, for tests); atomic."""
+        count, wait = await self._store.run("due_fire", [self._keys.prefix(shard)], [limit, int(ahead * 1000)])
+        return Fired(int(count), int(wait) / 1000 if wait != "" else None)
+
+    async def waiting(self) -> int:
+        """How many tasks wait for their time."""
+        return sum(await self._store.commands([("ZCARD", self._keys.due(shard)) for shard in range(self._keys.shards)]))
