@@ -15,6 +15,10 @@ from tests import architecture
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = {"redis", "orjson", "tenacity", "click", "anyio"}
+NOT_IMPORTED = {
+    "pydantic": "a model is known by its methods, so that nobody pays for the import who has none",
+    "rq": "the bridge to RQ is not there yet",
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,8 @@ def test_every_distribution_that_is_imported_is_declared_and_the_other_way_round
     }
     declared = names(project["dependencies"]) | {name for wanted in extras.values() for name in names(wanted)}
     doors = set(architecture.DOORS) - {"pytest"}  # the plugin runs inside pytest
-    assert doors == declared
+    assert doors <= declared
+    assert declared - doors == set(NOT_IMPORTED)
 
 
 def test_all_and_dev_leave_nothing_out(project: dict[str, Any]) -> None:
