@@ -1,0 +1,60 @@
+"""The critic: how good a summary is for its text, in numbers from 0.0 to 1.0.
+
+`coverage` is the share of the text's weighted terms that the summary mentions, `redundancy` how much its sentences
+repeat each other (0.0 is best), `length` whether a reader gets neither a stub nor an essay. `overall` weighs the three.
+"""
+
+from collections import Counter
+from itertools import combinations
+
+from streammesh import Agent
+from workers.text.terms import overlap, terms, words
+
+TOP_TERMS = 25
+SHORTEST, LONGEST = 20, 90  # words of a comfortable summary
+
+agent = Agent("critic", slots=4)
+
+
+@agent.capability("criticize")
+def criticize(summary: list[str], text: str) -> dict[str, float]:
+    """Scores the sentences of a summary against its text. Returns {coverage, redundancy, length, overall}.
+
+    An empty summary scores 0.0 overall, except for a text without any terms, of which nothing could be said.
+    """
+    scores = {
+        "coverage": coverage(summary, text),
+        "redundancy": redundancy(summary),
+        "length": length(summary, text),
+    }
+    overall = 0.5 * scores["coverage"] + 0.25 * (1 - scores["redundancy"]) + 0.25 * scores["length"]
+    if not summary:
+        overall = 0.0 if terms(text) else 1.0
+    return {name: round(value, 3) for name, value in {**scores, "overall": overall}.items()}
+
+
+def coverage(summary: list[str], text: str) -> float:
+    """The share of the weight of the text's 25 most frequent terms that the summary mentions."""
+    weights = sorted(Counter(terms(text)).items(), key=lambda item: (-item[1], item[0]))[:TOP_TERMS]
+    said = set(terms("\n\n".join(summary)))
+    total = sum(weight for _, weight in weights)
+    return sum(weight for term, weight in weights if term in said) / total if total else 1.0
+
+
+def redundancy(summary: list[str]) -> float:
+    """The overlap of the two sentences that repeat each other most."""
+    bags = [set(terms(sentence)) for sentence in summary]
+    return max((overlap(one, other) for one, other in combinations(bags, 2)), default=0.0)
+
+
+def length(summary: list[str], text: str) -> float:
+    """1.0 for 20 to 90 words, or for all of a shorter text; falls towards 0.0 outside."""
+    said = sum(len(words(sentence)) for sentence in summary)
+    enough = min(SHORTEST, len(words(text)))
+    if said < enough:
+        return said / enough
+    return min(1.0, LONGEST / said) if said else 1.0
+
+
+if __name__ == "__main__":
+    agent.run()
