@@ -3,10 +3,11 @@
 General layout, from the bottom up; imports only go down:
 
     errors keys             the error tree; every key
-    codec settings          JSON with limits; where the server is
+    codec settings moments  JSON with limits; where the server is; points in time
     record                  what a task's record says
-    store embedded          the door to the server (lua/ holds the scripts); a server from a wheel
-    batch replies           coalescing; waiting without polling
+    connections embedded    connections by URL; a server from a wheel
+    store batch             the door to the server (lua/ holds the scripts); coalescing
+    replies results         waiting without polling; what became of tasks
     tasks registry timers messages dead     one room for each kind of thing in the server
     sweep status            the repairing pass; read-only numbers
     mesh                    the client: all rooms together

@@ -1,11 +1,11 @@
 """The agent: a plain worker process that finds tasks, runs handlers under a lease, and settles.
 
-    agent = Agent("librarian")
+agent = Agent("librarian")
 
-    @agent.capability("summarize", retries=3, timeout=30)
-    async def summarize(text: str, sentences: int = 3) -> dict: ...
+@agent.capability("summarize", retries=3, timeout=30)
+async def summarize(text: str, sentences: int = 3) -> dict: ...
 
-    agent.run("redis://localhost:6379")
+agent.run("redis://localhost:6379")
 """
 
 from __future__ import annotations
@@ -96,9 +96,13 @@ class Agent:
     async def serve(self, mesh: Mesh, *, burst: bool = False, ready_file: Path | None = None) -> None:
         """Serve on an open mesh until `stop`; with ``burst`` until nothing waits. Leaves the registry in order."""
         if not self.handlers and not self.listeners:
-            raise ConfigError(f"agent {self.name!r} has no handler; declare one with @agent.capability(\"…\") or @agent.on(\"…\")")
+            raise ConfigError(
+                f'agent {self.name!r} has no handler; declare one with @agent.capability("…") or @agent.on("…")'
+            )
         if self._serving is not None:
-            raise ConfigError(f"agent {self.name!r} is being served already; make a second Agent, or start a second process")
+            raise ConfigError(
+                f"agent {self.name!r} is being served already; make a second Agent, or start a second process"
+            )
         serving = self._serving = Serving(
             mesh, self.name, self.handlers, self.listeners, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file
         )  # fmt: skip
@@ -118,7 +122,13 @@ class Agent:
         return self._serving
 
     def run(
-        self, url: str | None = None, *, namespace: str | None = None, burst: bool = False, ready_file: Path | None = None, unsafe: bool = False
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        burst: bool = False,
+        ready_file: Path | None = None,
+        unsafe: bool = False,
     ) -> int:
         """Connect and serve until SIGTERM or SIGINT, which drain; a second one stops at once. Returns the exit code.
 

@@ -100,7 +100,9 @@ class Claims:
 
     def streams(self, shard: int) -> list[str]:
         """Every stream of the shard that this agent may hold entries of, whether paused or not."""
-        streams = [self._keys.tasks(name, lane, shard) for name in self._capabilities for lane in sorted(self._lanes[shard])]
+        streams = [
+            self._keys.tasks(name, lane, shard) for name in self._capabilities for lane in sorted(self._lanes[shard])
+        ]
         return [*streams, self._keys.inbox(self._me, shard)]
 
     def _order(self, shard: int) -> _Order:
@@ -123,8 +125,8 @@ class Claims:
             width = max(1, len(names))
             ranked = [orders[turn * width + shift] for shift in range(width) for turn in range(len(TURNS))]
             self._orders[shard] = cycle(ranked)
-        order: _Order = next(self._orders[shard])
-        return order
+        following: _Order = next(self._orders[shard])
+        return following
 
     def pause(self, paused: frozenset[str]) -> None:
         """Take nothing new of the capabilities in ``paused``, and of nothing else."""
@@ -170,6 +172,7 @@ class Claims:
                     await self._read(shard)
                 finally:
                     self.free += 1
+                    self._room.set()
             self._empty[shard] = False
             self._look[shard] = False
             if await self._claim(shard, min(self.free, CLAIM)):
@@ -225,7 +228,9 @@ class Claims:
             )
             taken = len(items)
         finally:
+            # What was reserved and not used is free again, also for a loop of another shard that waits for it.
             self.free += count - taken
+            self._room.set()
         self.claimed += taken
         for at, entry, id, attempt, failures, _, flat in items:
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -293,7 +298,9 @@ class Claims:
                 try:
                     verdicts = await self._mesh.tasks.settle(shard, self._me, list(keys), items, self._settlers[shard])
                 except MeshError as error:
-                    _log.error("agent=%s %d outcomes could not be settled, trying again: %s", self._me, len(batch), error)
+                    _log.error(
+                        "agent=%s %d outcomes could not be settled, trying again: %s", self._me, len(batch), error
+                    )
                     waiting[:0] = batch
                     await asyncio.sleep(0.5)
                     continue
@@ -320,7 +327,12 @@ class Claims:
             if verdict != "ok":
                 self.stale += 1
                 _log.warning(
-                    "agent=%s task=%s attempt=%d %s: %s refused, another attempt owns the task", self._me, held.id, held.attempt, verdict, verb
+                    "agent=%s task=%s attempt=%d %s: %s refused, another attempt owns the task",
+                    self._me,
+                    held.id,
+                    held.attempt,
+                    verdict,
+                    verb,
                 )
         if not self._room.is_set():
             self._room.set()

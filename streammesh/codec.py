@@ -30,9 +30,13 @@ def encode(value: Any, *, limit: int = MAX_BYTES, what: str = "payload", sort: b
     try:
         text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS) if sort else orjson.dumps(value)
     except (orjson.JSONEncodeError, RecursionError) as error:
-        raise InvalidPayload(f"the {what} is not JSON: {error}; use str, int, float, bool, None, list and dict") from None
+        raise InvalidPayload(
+            f"the {what} is not JSON: {error}; use str, int, float, bool, None, list and dict"
+        ) from None
     if len(text) > limit:
-        raise PayloadTooLarge(f"the {what} has {len(text)} bytes, {limit} are allowed; store it elsewhere and pass a reference")
+        raise PayloadTooLarge(
+            f"the {what} has {len(text)} bytes, {limit} are allowed; store it elsewhere and pass a reference"
+        )
     # orjson writes NaN and infinities as null; only a text with a null can hold one, and that is rare enough to look.
     if b"null" in text and _has_nan(value):
         raise InvalidPayload(f"the {what} holds NaN or an infinity, which JSON has not; use null or a string")
@@ -81,7 +85,7 @@ def decode_object(text: str | bytes, *, limit: int = MAX_BYTES, what: str = "pay
         return {}
     value = decode(text, limit=limit, what=what)
     if type(value) is not dict:
-        raise InvalidPayload(f"the {what} is a JSON {_kind(value)}; expected an object such as {{\"text\": \"hi\"}}")
+        raise InvalidPayload(f'the {what} is a JSON {_kind(value)}; expected an object such as {{"text": "hi"}}')
     return value
 
 

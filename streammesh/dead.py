@@ -49,15 +49,21 @@ class DeadLetters:
                     counts[name] = counts.get(name, 0) + length
         return counts
 
-    async def letters(self, capability: str | None = None, *, error: str | None = None, since: str | None = None) -> AsyncIterator[Letter]:
+    async def letters(
+        self, capability: str | None = None, *, error: str | None = None, since: str | None = None
+    ) -> AsyncIterator[Letter]:
         """Dead letters, oldest first per capability; ``error`` is a regular expression over reason and error, ``since`` an ISO time."""
         pattern = re.compile(error) if error else None
         for shard in range(self._keys.shards):
-            names = [capability] if capability else sorted(await self._store.command("SMEMBERS", self._keys.caps(shard)))
+            names = (
+                [capability] if capability else sorted(await self._store.command("SMEMBERS", self._keys.caps(shard)))
+            )
             for name in names:
                 start = "-"
                 while True:
-                    entries = await self._store.command("XRANGE", self._keys.dead(name, shard), start, "+", "COUNT", 200)
+                    entries = await self._store.command(
+                        "XRANGE", self._keys.dead(name, shard), start, "+", "COUNT", 200
+                    )
                     for entry, flat in entries:
                         f = dict(zip(flat[::2], flat[1::2], strict=True))
                         letter = Letter(
@@ -75,7 +81,9 @@ class DeadLetters:
 
     async def replay(self, letter: Letter) -> str:
         """Run a dead task again under the same id with a fresh budget, and take its letter away; 'ok <id>', 'open <state>' or 'missing'."""
-        words: list[str] = await self._store.run("task_retry", [self._keys.prefix(letter.shard)], ["", letter.capability, letter.entry])
+        words: list[str] = await self._store.run(
+            "task_retry", [self._keys.prefix(letter.shard)], ["", letter.capability, letter.entry]
+        )
         return words[0]
 
     async def remove(self, letter: Letter) -> bool:

@@ -62,12 +62,18 @@ class Embedded:
                 "--logfile", str(log),
             ]  # fmt: skip
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
             )
             end = time.monotonic() + timeout
             while not self.alive():
                 if process.poll() is not None:
-                    raise StoreUnavailable(f"the embedded server ended at once (code {process.returncode}); its log is {log}")
+                    raise StoreUnavailable(
+                        f"the embedded server ended at once (code {process.returncode}); its log is {log}"
+                    )
                 if time.monotonic() > end:
                     process.terminate()
                     raise StoreUnavailable(f"the embedded server did not answer within {timeout} s; its log is {log}")

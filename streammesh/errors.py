@@ -1,34 +1,34 @@
 """Every error of streammesh, in one tree.
 
-    MeshError
-      ConfigError                 an option, a name or a URL that cannot work
-        InvalidName               a name or id outside its alphabet
-        InvalidURL                a server URL with a typo
-        ServerUnfit               a server that would lose work: too old, evicting, a replica
-        MeshMismatch              another layout, or another number of shards
-      StoreUnavailable            the server cannot be reached, or refuses for now
-        ServerFull                the server is out of memory; nothing was written
-      PayloadError                a payload, result or message that cannot be carried
-        InvalidPayload            not JSON, not an object, or not what the handler takes
-        PayloadTooLarge           over the limit of bytes
-      PayloadConflict             a known id came again with another payload
-      TaskError                   what became of a task, told to the one who waits
-        TaskFailed                the handler rejected it
-        TaskDead                  it could not be done; it is kept as a dead letter
-        TaskCancelled             somebody cancelled it
-        TaskExpired               its deadline passed
-        TaskNotFound              no record: never enqueued, or past its retention
-        ResultTimeout             no outcome yet; the task goes on
-      LeaseLost                   this attempt is no longer the task's owner
-      MessageError                messages and requests between agents
-        NoCapableAgent            nobody alive offers what was asked for
-        UnknownAgent              no live agent has that id or name
-        AgentDied                 the agent died with the request open
-        NotUnderstood             the agent has no handler for that type
-        RemoteError               the handler of the request raised
-        RequestTimeout            no answer before the deadline; outcome unknown
+MeshError
+  ConfigError                 an option, a name or a URL that cannot work
+    InvalidName               a name or id outside its alphabet
+    InvalidURL                a server URL with a typo
+    ServerUnfit               a server that would lose work: too old, evicting, a replica
+    MeshMismatch              another layout, or another number of shards
+  StoreUnavailable            the server cannot be reached, or refuses for now
+    ServerFull                the server is out of memory; nothing was written
+  PayloadError                a payload, result or message that cannot be carried
+    InvalidPayload            not JSON, not an object, or not what the handler takes
+    PayloadTooLarge           over the limit of bytes
+  PayloadConflict             a known id came again with another payload
+  TaskError                   what became of a task, told to the one who waits
+    TaskFailed                the handler rejected it
+    TaskDead                  it could not be done; it is kept as a dead letter
+    TaskCancelled             somebody cancelled it
+    TaskExpired               its deadline passed
+    TaskNotFound              no record: never enqueued, or past its retention
+    ResultTimeout             no outcome yet; the task goes on
+  LeaseLost                   this attempt is no longer the task's owner
+  MessageError                messages and requests between agents
+    NoCapableAgent            nobody alive offers what was asked for
+    UnknownAgent              no live agent has that id or name
+    AgentDied                 the agent died with the request open
+    NotUnderstood             the agent has no handler for that type
+    RemoteError               the handler of the request raised
+    RequestTimeout            no answer before the deadline; outcome unknown
 
-    Retry, Reject                 raised by handlers, caught by the agent
+Retry, Reject                 raised by handlers, caught by the agent
 """
 
 from __future__ import annotations

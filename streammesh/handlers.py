@@ -103,14 +103,22 @@ class Handler:
         isolation = isolation or ("inline" if asynchronous else "thread")
         where = f"capability {capability!r}"
         if isolation not in ("inline", "thread", "process"):
-            raise ConfigError(f"{where}: isolation={isolation!r} is not known; expected 'inline', 'thread' or 'process'")
+            raise ConfigError(
+                f"{where}: isolation={isolation!r} is not known; expected 'inline', 'thread' or 'process'"
+            )
         if isolation == "inline" and not asynchronous:
-            raise ConfigError(f"{where}: a plain def cannot run inline, it would stop the whole agent; leave isolation out, or use async def")
+            raise ConfigError(
+                f"{where}: a plain def cannot run inline, it would stop the whole agent; leave isolation out, or use async def"
+            )
         if isolation == "thread" and asynchronous:
-            raise ConfigError(f"{where}: an async def runs on the loop; leave isolation out, or use 'process', or a plain def")
+            raise ConfigError(
+                f"{where}: an async def runs on the loop; leave isolation out, or use 'process', or a plain def"
+            )
         if retries and retry is not None:
-            raise ConfigError(f"{where}: retries= and retry= are both given; put stop_after_attempt into the policy instead")
-        if not isinstance(retries, int) or retries < 0:
+            raise ConfigError(
+                f"{where}: retries= and retry= are both given; put stop_after_attempt into the policy instead"
+            )
+        if retries < 0:
             raise ConfigError(f"{where}: retries={retries!r} is not usable; expected a whole number from 0")
         if timeout is not None and not timeout > 0:
             raise ConfigError(f"{where}: timeout={timeout!r} is not usable; expected seconds above 0, or None")
@@ -119,7 +127,9 @@ class Handler:
             policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(retries + 1), wait=DEFAULT_WAIT)
         context, required, allowed, anything, builders = _signature(where, function)
         if context and isolation == "process":
-            raise ConfigError(f"{where}: a handler in a process of its own cannot take a TaskContext; use a thread, or leave it out")
+            raise ConfigError(
+                f"{where}: a handler in a process of its own cannot take a TaskContext; use a thread, or leave it out"
+            )
         return Handler(
             capability, function, isolation, timeout, retention, policy, asynchronous, context, required, allowed, anything, builders
         )  # fmt: skip
@@ -175,7 +185,9 @@ def _signature(
         if parameter.kind is parameter.VAR_KEYWORD:
             anything = True
         elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-            raise ConfigError(f"{where}: the parameter {name!r} is positional; a payload is an object, so every parameter needs a name")
+            raise ConfigError(
+                f"{where}: the parameter {name!r} is positional; a payload is an object, so every parameter needs a name"
+            )
         else:
             allowed.add(name)
             if parameter.default is parameter.empty:
@@ -222,7 +234,7 @@ def verdict_on(handler: Handler, error: BaseException, failures: int, elapsed: f
     state.outcome_timestamp = elapsed
     if not policy.retry(state):
         return None
-    state.upcoming_sleep = wait = float(policy.wait(state)) if policy.wait else 0.0
+    state.upcoming_sleep = wait = float(policy.wait(state))
     return None if policy.stop(state) else wait
 
 

@@ -1,8 +1,8 @@
 """The client: one connection to a mesh, with every room of it. A composition root: what needs a decision is in a room.
 
-    async with Mesh.connect("redis://localhost:6379") as mesh:
-        task = await mesh.enqueue("summarize", text="…", id="doc-17")
-        print(await task.result(timeout=30))
+async with Mesh.connect("redis://localhost:6379") as mesh:
+    task = await mesh.enqueue("summarize", text="…", id="doc-17")
+    print(await task.result(timeout=30))
 """
 
 from __future__ import annotations
@@ -38,14 +38,18 @@ class Mesh:
     Rooms, for those who want more than the verbs below: ``tasks timers dead registry messages status``.
     """
 
-    def __init__(self, url: str, namespace: str, *, shards: int | None, patience: float | None, name: str, unsafe: bool) -> None:
+    def __init__(
+        self, url: str, namespace: str, *, shards: int | None, patience: float | None, name: str, unsafe: bool
+    ) -> None:
         self.namespace = check_name(namespace, "namespace")
         self._embedded: Embedded | None = None
         if url.startswith("embedded://"):
             folder, _, query = url.removeprefix("embedded://").partition("?")
             port = query.removeprefix("port=") if query.startswith("port=") else "0"
             if not folder or not port.isdigit():
-                raise ConfigError("embedded:// needs a folder, and may have a port: embedded://DIR or embedded://DIR?port=6379")
+                raise ConfigError(
+                    "embedded:// needs a folder, and may have a port: embedded://DIR or embedded://DIR?port=6379"
+                )
             self._embedded = Embedded(folder, port=int(port))
             url = self._embedded.url
         if shards is not None and not 1 <= shards <= 1024:
@@ -85,9 +89,13 @@ class Mesh:
         if self._embedded:
             self._embedded.start()
         await self.store.judge(unsafe=self._unsafe)
-        _, layout, shards = await self.store.run("mesh_open", [Keys(self.namespace).prefix()], [LAYOUT, self._shards or 1])
+        _, layout, shards = await self.store.run(
+            "mesh_open", [Keys(self.namespace).prefix()], [LAYOUT, self._shards or 1]
+        )
         if int(layout) > LAYOUT:
-            raise MeshMismatch(f"mesh {self.namespace!r} has layout {layout}, this version knows {LAYOUT}; upgrade streammesh")
+            raise MeshMismatch(
+                f"mesh {self.namespace!r} has layout {layout}, this version knows {LAYOUT}; upgrade streammesh"
+            )
         if self._shards is not None and int(shards) != self._shards:
             raise MeshMismatch(
                 f"mesh {self.namespace!r} was created with {shards} shards, not {self._shards}; leave shards= out, or use another namespace"
@@ -117,7 +125,9 @@ class Mesh:
             await self.close()
             raise
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     def __repr__(self) -> str:
@@ -163,7 +173,13 @@ class Mesh:
         return await self.tasks.enqueue_many(capability, payloads, to=to, **options)
 
     async def call(
-        self, capability: str, payload: Mapping[str, Any] | None = None, /, *, timeout: float | None = None, **options: Any
+        self,
+        capability: str,
+        payload: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **options: Any,
     ) -> Any:
         """Enqueue a task and wait for its result. Options and errors as for `enqueue` and `Task.result`."""
         names = ("id", "delay", "at", "deadline", "priority", "to", "headers")
@@ -173,7 +189,14 @@ class Mesh:
         return await self.tasks.call(capability, _payload(payload, options), timeout, **known)
 
     async def map(
-        self, capability: str, payloads: Iterable[Mapping[str, Any]], /, *, limit: int = 1000, ordered: bool = True, raising: bool = True
+        self,
+        capability: str,
+        payloads: Iterable[Mapping[str, Any]],
+        /,
+        *,
+        limit: int = 1000,
+        ordered: bool = True,
+        raising: bool = True,
     ) -> AsyncIterator[Any]:
         """Run ``payloads`` with at most ``limit`` unfinished at once; yield results in order, or as they complete.
 
@@ -203,7 +226,11 @@ class Mesh:
     async def request(self, type: str, payload: Any = None, *, to: str | None = None, timeout: float = 30.0) -> Any:
         """Ask one agent (``to``, else any that understands ``type``) and return its answer; errors as in `Messages.request`."""
         if to is None:
-            able = [(one.id, one.busy / max(1, one.slots)) for one in await self.agents() if type in one.types and one.state == "ready"]
+            able = [
+                (one.id, one.busy / max(1, one.slots))
+                for one in await self.agents()
+                if type in one.types and one.state == "ready"
+            ]
             to = self.messages.choose(type, able)
         else:
             to = (await self.registry.resolve(to)).id

@@ -10,12 +10,20 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from streammesh import codec
-from streammesh.errors import AgentDied, InvalidPayload, NoCapableAgent, NotUnderstood, RemoteError, RequestTimeout, UnknownAgent
+from streammesh.errors import (
+    AgentDied,
+    InvalidPayload,
+    NoCapableAgent,
+    NotUnderstood,
+    RemoteError,
+    RequestTimeout,
+    UnknownAgent,
+)
 from streammesh.keys import Keys, check_id
+from streammesh.moments import iso_now
 from streammesh.record import lineage, new_id
 from streammesh.replies import Replies
 from streammesh.store import Store
@@ -75,9 +83,16 @@ class Messages:
     async def broadcast(self, type: str, payload: Any) -> str:
         """Tell every live agent, once each; agents that join later do not see it. Returns the message's id."""
         id = new_id()
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         await self._store.command(
-            "XADD", self._keys.broadcast, "MAXLEN", "~", BROADCAST_KEPT, "*", *self._entry(type, payload, id), "at", at
+            "XADD",
+            self._keys.broadcast,
+            "MAXLEN",
+            "~",
+            BROADCAST_KEPT,
+            "*",
+            *self._entry(type, payload, id),
+            "at",
+            iso_now(),
         )
         return id
 
@@ -97,7 +112,9 @@ class Messages:
                 await self._deliver(to, entry)
                 answer = await future
         except TimeoutError:
-            raise RequestTimeout(f"{to} did not answer {type!r} within {timeout} s; whether it acted is unknown") from None
+            raise RequestTimeout(
+                f"{to} did not answer {type!r} within {timeout} s; whether it acted is unknown"
+            ) from None
         finally:
             self._replies.forget(id, future)
         said = answer.value or ""
@@ -115,6 +132,8 @@ class Messages:
     def choose(type: str, candidates: list[tuple[str, float]]) -> str:
         """One of (agent id, load) by two choices: the less loaded of two drawn at random. Raises NoCapableAgent when empty."""
         if not candidates:
-            raise NoCapableAgent(f"no live agent has a handler for messages of type {type!r}; see `streammesh agents ls`")
+            raise NoCapableAgent(
+                f"no live agent has a handler for messages of type {type!r}; see `streammesh agents ls`"
+            )
         drawn = random.sample(candidates, min(2, len(candidates)))
         return min(drawn, key=lambda one: one[1])[0]

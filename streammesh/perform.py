@@ -32,7 +32,25 @@ LONGEST_DETAIL = 16384
 
 #: Entry fields that are the wire's, not the user's headers.
 _WIRE = frozenset(
-    "id payload attempt at capability deadline run step correlation causation hops traceparent by reply_to type source flaw".split()
+    [
+        "id",
+        "payload",
+        "attempt",
+        "at",
+        "capability",
+        "deadline",
+        "run",
+        "step",
+        "correlation",
+        "causation",
+        "hops",
+        "traceparent",
+        "by",
+        "reply_to",
+        "type",
+        "source",
+        "flaw",
+    ]
 )
 
 _log = logging.getLogger("streammesh.agent")
@@ -42,7 +60,12 @@ class Performer:
     """Runs what `Claims` starts, for one agent; ``offset`` is server ms minus monotonic ms."""
 
     def __init__(
-        self, mesh: Mesh, me: str, handlers: Mapping[str, Handler], listeners: Mapping[str, Callable[..., Any]], slots: int
+        self,
+        mesh: Mesh,
+        me: str,
+        handlers: Mapping[str, Handler],
+        listeners: Mapping[str, Callable[..., Any]],
+        slots: int,
     ) -> None:
         self._mesh = mesh
         self._me = me
@@ -109,7 +132,9 @@ class Performer:
         try:
             flaw = fields.get("flaw")
             if flaw:
-                raise InvalidPayload(f"the entry's id {fields.get('id', '')[:80]!r} is not usable; expected 1 to 128 of A-Z a-z 0-9 _ . : -")
+                raise InvalidPayload(
+                    f"the entry's id {fields.get('id', '')[:80]!r} is not usable; expected 1 to 128 of A-Z a-z 0-9 _ . : -"
+                )
             text = fields.get("payload", "")
             payload = handler.bind(codec.decode_object(text))
             if deadline is not None:
@@ -137,7 +162,11 @@ class Performer:
             else:
                 async with asyncio.timeout(limit):
                     result = await self._call(handler, payload, text)
-            value = result if isinstance(result, bytes) and handler.isolation == "process" else codec.encode(result, what="result")
+            value = (
+                result
+                if isinstance(result, bytes) and handler.isolation == "process"
+                else codec.encode(result, what="result")
+            )
             return "complete", value, _keep(handler), ""
         except _StillInThread as still:
             if still.timed_out:
@@ -150,7 +179,9 @@ class Performer:
         except Retry as retry:
             return "again", _short(str(retry)), int(retry.after * 1000), ""
         except TimeoutError as error:
-            return self._failed(held, handler, error if str(error) else TimeoutError(_timeout_text(handler, limit)), deadline)
+            return self._failed(
+                held, handler, error if str(error) else TimeoutError(_timeout_text(handler, limit)), deadline
+            )
         except Exception as error:
             return self._failed(held, handler, error, deadline)
 
@@ -159,7 +190,12 @@ class Performer:
             return await handler.function(**payload)
         if handler.isolation == "process":
             return await anyio.to_process.run_sync(
-                in_process, handler.function, handler.asynchronous, text.encode(), cancellable=True, limiter=self._processes
+                in_process,
+                handler.function,
+                handler.asynchronous,
+                text.encode(),
+                cancellable=True,
+                limiter=self._processes,
             )
         here = contextvars.copy_context()
         future = self._threads.submit(here.run, functools.partial(handler.function, **payload))
@@ -179,7 +215,9 @@ class Performer:
     def _asked(self, work: asyncio.Task[Any]) -> bool:
         return any(held.work is work and held.stopping for held in self.claims.held.values())
 
-    def _failed(self, held: Held, handler: Handler, error: BaseException, deadline: str | None) -> tuple[str, Any, Any, Any]:
+    def _failed(
+        self, held: Held, handler: Handler, error: BaseException, deadline: str | None
+    ) -> tuple[str, Any, Any, Any]:
         if deadline is not None and self._now() >= self._milliseconds(deadline):
             return "expire", "its deadline passed while it ran", _keep(handler), ""
         said = _short(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
@@ -191,7 +229,9 @@ class Performer:
         if wait is None:
             reason = "attempts" if handler.policy is not None else "failed"
             return "dead", said, reason, detail
-        _log.info("agent=%s task=%s attempt=%d failed, again in %.3f s: %s", self._me, held.id, held.attempt, wait, said)
+        _log.info(
+            "agent=%s task=%s attempt=%d failed, again in %.3f s: %s", self._me, held.id, held.attempt, wait, said
+        )
         return "fail", said, int(wait * 1000), detail
 
     def _age(self, held: Held) -> float:

@@ -87,7 +87,9 @@ class Pulse(threading.Thread):
             card = self._card()
             try:
                 if time.monotonic() - self._tick() > FROZEN * card.lease:
-                    _log.critical("agent=%s the event loop has stood still for %d leases: no more beats", self._id, FROZEN)
+                    _log.critical(
+                        "agent=%s the event loop has stood still for %d leases: no more beats", self._id, FROZEN
+                    )
                 else:
                     self._beat(card)
                 failing = False

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from streammesh.errors import UnknownAgent
 from streammesh.keys import Keys, check_name
+from streammesh.moments import iso_now
 from streammesh.store import Reply, Store, ThreadLink
 
 __all__ = ["AgentInfo", "Beat", "Card", "Expired", "Registry"]
@@ -100,7 +100,9 @@ class Registry:
 
     async def join(self, card: Card) -> tuple[str, int]:
         """Register a process; returns its id (unique for ever) and the server's ms."""
-        id, now = await self._store.run("agent_join", self._shard0, [card.name, card.boot, int(card.lease * 1000), *card.args()])
+        id, now = await self._store.run(
+            "agent_join", self._shard0, [card.name, card.boot, int(card.lease * 1000), *card.args()]
+        )
         return str(id), int(now)
 
     async def open_streams(self, shard: int, streams: Sequence[tuple[str, str]], agent: str) -> None:
@@ -156,7 +158,9 @@ class Registry:
     async def capabilities(self) -> dict[str, dict[str, str]]:
         """Every capability that was ever used -> the fields of its hash (paused, retries, timeout …)."""
         names: set[str] = set()
-        for reply in await self._store.commands([("SMEMBERS", self._keys.caps(shard)) for shard in range(self._keys.shards)]):
+        for reply in await self._store.commands(
+            [("SMEMBERS", self._keys.caps(shard)) for shard in range(self._keys.shards)]
+        ):
             names.update(reply)
         listed = sorted(names - {"inbox"})
         hashes = await self._store.commands([("HGETALL", self._keys.cap(name)) for name in listed])
@@ -189,9 +193,10 @@ class Registry:
         return id
 
     async def _act(self, kind: str, **fields: str) -> None:
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         flat = [item for pair in fields.items() for item in pair]
-        await self._store.command("XADD", self._keys.control, "MAXLEN", "~", 1000, "*", "type", kind, *flat, "at", at)
+        await self._store.command(
+            "XADD", self._keys.control, "MAXLEN", "~", 1000, "*", "type", kind, *flat, "at", iso_now()
+        )
 
     @staticmethod
     def schema(parameters: Mapping[str, str]) -> str:

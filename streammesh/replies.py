@@ -83,11 +83,24 @@ class Replies:
             await self._wanted.wait()
             try:
                 got = await self._store.command(
-                    "XREAD", "COUNT", 1000, "BLOCK", int(BLOCK * 1000), "STREAMS", stream, last, link=link, timeout=BLOCK + 3
+                    "XREAD",
+                    "COUNT",
+                    1000,
+                    "BLOCK",
+                    int(BLOCK * 1000),
+                    "STREAMS",
+                    stream,
+                    last,
+                    link=link,
+                    timeout=BLOCK + 3,
                 )
                 if not got:
                     # fakeredis wakes a counted blocking read with nothing in its hands.
-                    got = [] if self._store.genuine else await self._store.command("XREAD", "STREAMS", stream, last, link=link)
+                    got = (
+                        []
+                        if self._store.genuine
+                        else await self._store.command("XREAD", "STREAMS", stream, last, link=link)
+                    )
                 for _, entries in got or ():
                     for entry, flat in entries:
                         last = entry

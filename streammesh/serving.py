@@ -15,6 +15,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,10 @@ class Serving:
         )  # fmt: skip
         pulse.start()
         _log.info("agent=%s ready capabilities=%s slots=%d", self.id, ",".join(self._handlers), self._slots)
-        claiming = [asyncio.create_task(self._supervised("claim", lambda s=s: self.claims.loop(s))) for s in range(mesh.keys.shards)]
+        claiming = [
+            asyncio.create_task(self._supervised("claim", partial(self.claims.loop, shard)))
+            for shard in range(mesh.keys.shards)
+        ]
         others = [
             asyncio.create_task(self._supervised("tend", self._tend)),
             asyncio.create_task(self._supervised("listen", lambda: self._listen(cursors))),
@@ -117,7 +121,13 @@ class Serving:
             await self._leave()
             self.performer.close()
             self._state = "left"
-            _log.info("agent=%s left claimed=%d settled=%d stale=%d", self.id, self.claims.claimed, self.claims.settled, self.claims.stale)
+            _log.info(
+                "agent=%s left claimed=%d settled=%d stale=%d",
+                self.id,
+                self.claims.claimed,
+                self.claims.settled,
+                self.claims.stale,
+            )
 
     def stop(self) -> None:
         """Begin to drain; returns at once."""
@@ -253,7 +263,16 @@ class Serving:
         names = (keys.control, keys.broadcast)
         while True:
             got = await store.command(
-                "XREAD", "COUNT", 100, "BLOCK", int(BLOCK * 1000), "STREAMS", *names, *cursors, link=link, timeout=BLOCK + 3
+                "XREAD",
+                "COUNT",
+                100,
+                "BLOCK",
+                int(BLOCK * 1000),
+                "STREAMS",
+                *names,
+                *cursors,
+                link=link,
+                timeout=BLOCK + 3,
             )
             if not got and not store.genuine:
                 got = await store.command("XREAD", "COUNT", 100, "STREAMS", *names, *cursors, link=link)
@@ -276,7 +295,13 @@ class Serving:
             kept = await self._mesh.store.command("XRANGE", self._mesh.keys.broadcast, cursor, cursor)
             if not kept:
                 _log.warning("agent=%s broadcast messages after %s may have been trimmed unread", self.id, cursor)
-                self._hear({"type": "broadcast.gap", "payload": f'{{"after":"{cursor}","first":"{first[0][0]}"}}', "id": cursor})
+                self._hear(
+                    {
+                        "type": "broadcast.gap",
+                        "payload": f'{{"after":"{cursor}","first":"{first[0][0]}"}}',
+                        "id": cursor,
+                    }
+                )
 
     def _hear(self, fields: Mapping[str, str]) -> None:
         if fields.get("type") not in self._listeners:
@@ -318,7 +343,10 @@ class Serving:
     def _take_pulse(self, beat: Beat, renewals: list[Renewal], offset: float) -> None:
         self.performer.offset = offset
         if beat.word == "taken":
-            _log.critical("agent=%s its id belongs to another process now (the server lost data); stopping, start it anew", self.id)
+            _log.critical(
+                "agent=%s its id belongs to another process now (the server lost data); stopping, start it anew",
+                self.id,
+            )
             self.stop()
             return
         if beat.word == "back":
@@ -345,7 +373,9 @@ class Serving:
         held = self.claims.find(id)
         # A task that has just been settled is not lost: it is on its way out.
         if held and held.work and not held.work.done() and not held.stopping:
-            _log.warning("agent=%s task=%s attempt=%d is lost to another attempt, stopping it", self.id, id, held.attempt)
+            _log.warning(
+                "agent=%s task=%s attempt=%d is lost to another attempt, stopping it", self.id, id, held.attempt
+            )
             held.stopping = "lost"
             held.work.cancel()
 

@@ -27,7 +27,9 @@ def from_env(environ: Mapping[str, str]) -> Settings:
 
     ``STREAMMESH_REDIS_URL_FILE`` names a file that holds the URL, for container secrets.
     """
-    url = environ.get("STREAMMESH_REDIS_URL") or _secret(environ, "STREAMMESH_REDIS_URL_FILE") or environ.get("REDIS_URL")
+    url = (
+        environ.get("STREAMMESH_REDIS_URL") or _secret(environ, "STREAMMESH_REDIS_URL_FILE") or environ.get("REDIS_URL")
+    )
     return Settings(url=url or DEFAULT_EMBEDDED, namespace=environ.get("STREAMMESH_NAMESPACE") or "mesh")
 
 

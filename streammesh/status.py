@@ -36,7 +36,9 @@ class Status:
     async def names(self) -> list[str]:
         """Every capability that was ever used, without the inboxes."""
         found: set[str] = set()
-        for reply in await self._store.commands([("SMEMBERS", self._keys.caps(shard)) for shard in range(self._keys.shards)]):
+        for reply in await self._store.commands(
+            [("SMEMBERS", self._keys.caps(shard)) for shard in range(self._keys.shards)]
+        ):
             found.update(reply)
         return sorted(found - {"inbox"})
 
@@ -44,7 +46,10 @@ class Status:
         """Numbers for each capability, in two round trips."""
         names = await self.names()
         streams = [
-            (name, self._keys.tasks(name, lane, shard)) for name in names for lane in LANES for shard in range(self._keys.shards)
+            (name, self._keys.tasks(name, lane, shard))
+            for name in names
+            for lane in LANES
+            for shard in range(self._keys.shards)
         ]
         now_reply, *replies = await self._store.commands(
             [
@@ -62,7 +67,9 @@ class Status:
         waiting = dict.fromkeys(names, 0)
         running = dict.fromkeys(names, 0)
         heads: list[tuple[str, str, str]] = []
-        for (name, stream), length, pending, groups in zip(streams, replies[:n], replies[n : 2 * n], replies[2 * n : 3 * n], strict=True):
+        for (name, stream), length, pending, groups in zip(
+            streams, replies[:n], replies[n : 2 * n], replies[2 * n : 3 * n], strict=True
+        ):
             held = 0 if isinstance(pending, Exception) else int(pending[0])
             size = 0 if isinstance(length, Exception) else int(length)
             waiting[name] += max(0, size - held)
@@ -73,7 +80,9 @@ class Status:
                     flat = groups[0]
                     last = dict(zip(flat[::2], flat[1::2], strict=True)).get("last-delivered-id", "0-0")
                 heads.append((name, stream, last))
-        firsts = await self._store.commands([("XRANGE", stream, f"({last}", "+", "COUNT", 1) for _, stream, last in heads])
+        firsts = await self._store.commands(
+            [("XRANGE", stream, f"({last}", "+", "COUNT", 1) for _, stream, last in heads]
+        )
         oldest: dict[str, float] = {}
         for (name, _, _), reply in zip(heads, firsts, strict=True):
             if reply and not isinstance(reply, Exception):
@@ -84,7 +93,13 @@ class Status:
         shards = self._keys.shards
         return [
             CapabilityStatus(
-                name, waiting[name], running[name], sum(dead[i * shards : (i + 1) * shards]), oldest.get(name), int(agents[i]), bool(paused[i])
+                name,
+                waiting[name],
+                running[name],
+                sum(dead[i * shards : (i + 1) * shards]),
+                oldest.get(name),
+                int(agents[i]),
+                bool(paused[i]),
             )
             for i, name in enumerate(names)
         ]

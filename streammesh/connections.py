@@ -1,0 +1,165 @@
+"""How connections are made, by URL, and what a server's refusal means. With `store`, the only importer of redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import redis.asyncio.connection as aconn
+import redis.connection as sconn
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry as SyncRetry
+
+from streammesh.errors import ConfigError, InvalidURL, MeshError, ServerFull, StoreUnavailable
+
+__all__ = ["CALL_TIMEOUT", "Connections", "connections_for", "meaning", "passing", "redacted"]
+
+#: How long one ordinary call may take, in seconds.
+CALL_TIMEOUT = 5.0
+
+#: What a server says when it cannot serve now but may soon (matched by prefix: texts differ, prefixes do not).
+_PASSING = ("LOADING", "BUSY ", "READONLY", "NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+
+
+class Connections(Protocol):
+    """How connections are made: over a socket, or to a fakeredis in this process."""
+
+    where: str
+    genuine: bool
+
+    def asynchronous(self, name: str) -> Any: ...
+
+    def synchronous(self, name: str) -> Any: ...
+
+
+class _Sockets:
+    """Connections by URL: ``redis://``, ``rediss://``, ``unix://``."""
+
+    genuine = True
+
+    def __init__(self, url: str) -> None:
+        self.where = redacted(url)
+        try:
+            self._async = dict(aconn.parse_url(url))
+            self._sync = dict(sconn.parse_url(url))  # type: ignore[no-untyped-call]
+        except ValueError as error:
+            raise InvalidURL(f"the URL {self.where} cannot be used: {error}") from None
+
+    def _options(self, parsed: dict[str, Any], default: Any, retry: Any, name: str) -> Any:
+        options = dict(parsed)
+        kind = options.pop("connection_class", default)
+        options.update(
+            protocol=2, decode_responses=True, encoding_errors="surrogateescape", client_name=name, retry=retry,
+            socket_timeout=None, socket_connect_timeout=CALL_TIMEOUT, health_check_interval=0,
+        )  # fmt: skip
+        return kind, options
+
+    def asynchronous(self, name: str) -> Any:
+        kind, options = self._options(self._async, aconn.Connection, AsyncRetry(NoBackoff(), 0), name)
+        return kind(**options)
+
+    def synchronous(self, name: str) -> Any:
+        kind, options = self._options(self._sync, sconn.Connection, SyncRetry(NoBackoff(), 0), name)
+        return kind(**options | {"socket_timeout": CALL_TIMEOUT})
+
+
+class _Memory:
+    """Connections to a fakeredis that all of this process share by name."""
+
+    genuine = False
+
+    def __init__(self, name: str) -> None:
+        try:
+            from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
+        except ImportError:
+            raise ConfigError("memory:// needs fakeredis: pip install 'streammesh[memory]'") from None
+        self.where = f"memory://{name}"
+        server = _memory_server(name, FakeServer)
+        options: dict[str, Any] = {
+            "server": server,
+            "decode_responses": True,
+            "protocol": 2,
+            "encoding_errors": "surrogateescape",
+        }
+        self._async = FakeAsyncRedis(**options)
+        self._sync = FakeRedis(**options)
+
+    def asynchronous(self, name: str) -> Any:
+        return self._async.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+
+    def synchronous(self, name: str) -> Any:
+        return self._sync.connection_pool.make_connection()
+
+
+@cache
+def _memory_server(name: str, make: Callable[[], Any]) -> Any:
+    return make()
+
+
+def redacted(url: str) -> str:
+    """``url`` with its password, and any password in its query, replaced by ``***``."""
+    try:
+        parts = urlsplit(url)
+        netloc = parts.netloc
+    except ValueError:
+        return "(unreadable)"
+    if "@" in netloc:
+        user, _, host = netloc.rpartition("@")
+        name, colon, _ = user.partition(":")
+        netloc = f"{name}:***@{host}" if colon else f"***@{host}"
+    query = "&".join(
+        p if "pass" not in p.lower() else p.partition("=")[0] + "=***" for p in parts.query.split("&") if p
+    )
+    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
+
+
+def connections_for(url: str) -> Connections:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise InvalidURL(f"{redacted('redis://' + url)} is no URL: expected something like redis://localhost:6379")
+    if scheme == "memory":
+        return _Memory(rest or "default")
+    if scheme in ("redis", "rediss", "unix"):
+        return _Sockets(url)
+    close = {
+        "reds": "redis",
+        "rdis": "redis",
+        "redis+ssl": "rediss",
+        "redis-ssl": "rediss",
+        "valkey": "redis",
+        "valkeys": "rediss",
+    }
+    hint = f"; did you mean {close[scheme]}://?" if scheme in close else ""
+    raise InvalidURL(f"{scheme}:// is not known{hint} (known: redis:// rediss:// unix:// memory:// embedded://)")
+
+
+def meaning(error: BaseException, where: str) -> MeshError:
+    """The error of ours that a redis-py error stands for, with cause and cure."""
+    said = str(error)
+    if isinstance(error, ResponseError) and said.startswith(("OOM", "server:OOM")):
+        return ServerFull(
+            f"the server at {where} is out of memory and refused the write; raise maxmemory or finish waiting work"
+        )
+    if isinstance(error, AuthenticationError) or said.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+        return ConfigError(
+            f"the server at {where} refuses this user: {said}; check user and password in the URL, and the ACL"
+        )
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | TimeoutError):
+        return StoreUnavailable(f"no answer from the server at {where}: {said or type(error).__name__}; is it running?")
+    if said.startswith(_PASSING):
+        return StoreUnavailable(f"the server at {where} refuses for now: {said}")
+    return MeshError(f"the server at {where} answered: {said}")
+
+
+def passing(error: BaseException) -> bool:
+    if isinstance(error, AuthenticationError):
+        return False
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | TimeoutError):
+        return True
+    return isinstance(error, ResponseError) and str(error).startswith(_PASSING)

@@ -1,0 +1,36 @@
+"""Points in time as the wire wants them: ISO-8601 UTC for people, ms for the server."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from streammesh.errors import InvalidPayload
+
+__all__ = ["iso_now", "moment", "when"]
+
+
+def when(delay: float | None, at: datetime | None) -> str:
+    """When a task is to be queued, as the scripts want it: '' for at once. Raises InvalidPayload."""
+    if delay is not None and at is not None:
+        raise InvalidPayload("delay= and at= are both given; give one")
+    if at is not None:
+        return moment(at, "at")
+    if delay is None or delay == 0:
+        return ""
+    return moment(delay, "delay")
+
+
+def moment(value: float | datetime, what: str) -> str:
+    """'+ms' for seconds from now by the server's clock, ms since 1970 for a point in time."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise InvalidPayload(f"{what}={value.isoformat()} has no time zone; use datetime.now(UTC) or .astimezone()")
+        return str(int(value.timestamp() * 1000))
+    if not 0 <= value < 10**9:
+        raise InvalidPayload(f"{what}={value!r} is not usable: expected seconds from now (0 to 10^9), or a datetime")
+    return f"+{int(value * 1000)}"
+
+
+def iso_now() -> str:
+    """Now, by this machine's clock, for fields that only people read."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
