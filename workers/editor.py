@@ -160,7 +160,11 @@ def code_in(word: str) -> tuple[str, str, str]:
     before, core, after = match.groups() if match else ("", word, "")
     while before.endswith("(") and ")" in core.partition("(")[0]:
         before, core = before[:-1], f"({core}"
-    while after and (core.count("(") > core.count(")") or (after[0] in QUOTES and core.count(after[0]) % 2)):
+    while after and (
+        core.count("(") > core.count(")")
+        or (after[0] in QUOTES and core.count(after[0]) % 2)
+        or (after[0] == ";" and "&" in core)
+    ):
         core, after = core + after[0], after[1:]
     if before and before[-1] == after[:1]:  # quotes around code say what the backticks say
         before, after = before[:-1], after[1:]

@@ -138,10 +138,9 @@ def centrality(edges: list[dict[int, float]], prior: list[float]) -> list[float]
     degree = [sum(row.values()) for row in edges]
     ranks = restart
     for _ in range(ROUNDS):
-        flow = [(1 - DAMPING) * value for value in restart]
+        stuck = sum(rank for rank, row in zip(ranks, edges, strict=True) if not row)  # nowhere to walk to: restart
+        flow = [(1 - DAMPING + DAMPING * stuck) * value for value in restart]
         for index, row in enumerate(edges):
-            if not row:
-                flow[index] += DAMPING * ranks[index]
             for other, weight in row.items():
                 flow[other] += DAMPING * ranks[index] * weight / degree[index]
         moved = sum(abs(new - old) for new, old in zip(flow, ranks, strict=True))

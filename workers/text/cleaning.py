@@ -41,8 +41,9 @@ INLINE = [
         (r":[\w:+-]{1,60}:`~(?:[^`]*\.)?([^`.]+)`", r"\1"),  # :role:`~package.name` shows its end, as Sphinx does
         (r":[\w:+-]{1,60}:`!?([^`]+)`", r"\1"),
         (r"`([^`<]+?) ?<[^`]*>`__?", r"\1"),  # `text <target>`_
-        (r"(?<!\w)`(?=\S)([^`']+)(?<=\S)'", r"\1"),  # `the quoting of old manuals'
+        (r"(?<!\w)`(?=\S)([^`']+)(?<=\S)'(?!\w)", r"\1"),  # `the quoting of old manuals'
         (r"`([^`]+)`_{0,2}", r"\1"),
+        (r"`", ""),
         (r" ?\[#?\w{1,8}\]_", ""),  # footnotes and citations
         (r"(?<![\w*\\])(\*{1,3})(?=[^\s*])([^*]+?)(?<=[^\s*\\,(])\1(?![\w*])", r"\2"),
         (r"\\([*_`|\\<>#\[\]])", r"\1"),
@@ -56,7 +57,7 @@ INDENTED = re.compile(r"(?<=\n\n)(?:(?: {4}|\t).*(?:\n+|$))+")
 MARKDOWN = [
     (re.compile(pattern, re.DOTALL | re.MULTILINE), replacement)
     for pattern, replacement in (
-        (r"\A---\n.*?^---\n", ""),  # front matter
+        (r"\A\s*^---\n.*?^---\n", ""),  # front matter
         (r"<!--(?:(?!<!--).)*?-->", ""),
         (r"^\[[^\]\n]+\]:\s*\S[^\n]*$", ""),  # link and footnote definitions
         (r"!\[[^\]]{0,500}\](?:\([^)]{0,500}\)|\[[^\]]{0,500}\])", ""),
@@ -140,9 +141,12 @@ def is_code(lines: list[str]) -> bool:
 
 
 def is_code_line(line: str) -> bool:
-    letters = inline(line).replace(" ", "")
+    if CODE.match(line):
+        return True
+    pieces = inline(line).split()
+    letters = "".join(pieces)
     dense = len(letters) > 9 and len(SYMBOLS.findall(letters)) > 0.2 * len(letters)
-    return dense or CODE.match(line) is not None
+    return dense and sum(map(str.isalpha, pieces)) < 5
 
 
 def items(block: list[str]) -> Iterator[str]:

@@ -111,7 +111,7 @@ def python_module(source: bytes, name: str) -> tuple[str, str]:
 def member_docstrings(parent: ast.AST, prefix: str) -> list[str]:
     texts = []
     for node in ast.iter_child_nodes(parent):
-        if isinstance(node, ast.If | ast.Try):
+        if isinstance(node, ast.If | ast.Try | ast.ExceptHandler):
             texts += member_docstrings(node, prefix)
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             texts.append(docstring(node, f"class {prefix}{node.name}: "))

@@ -26,11 +26,11 @@ BOILERPLATE = re.compile(
     |\b(?:written|contributed|modified|created|implemented|maintained|updated|generated|based\ on\ code)\b.{0,40}?
      \b(?:by|from)\b
     |last\ modified|\$\w+.*\$|todo|fixme|\bxxx\b|unit\ tests\ (?:are|is|for)\b|\bPEP\ \d+\.?$
-    |https?:|www\.|\S@\S{1,80}\.\w""",
+    |^see\b|for\ more\ (?:details|information)|https?:|www\.|\S@\S{1,80}\.\w""",
     re.IGNORECASE | re.VERBOSE,
 )
 DANGLING = re.compile(
-    r"""\(|(?:it|its|they|their|these|those|he|she|him|his|such|that|there|here|i|we|both|another|and|or|but|so|also|thus
+    r"""\(|(?:it|its|they|their|these|those|he|she|him|his|such|that|there|here|i|we|both|another|all\ of|and|or|but|so|also|thus
     |hence|then|therefore|however|moreover|furthermore|nevertheless|otherwise|instead|similarly|likewise|finally|besides
     |again|still|yet|although|even|see|notes?|actually|unfortunately|please|alternatively|e\.g|i\.e|of\ course
     |for\ (?:example|instance)|in\ (?:this|that|these|such|addition|other|particular|fact|the)|as\ (?:a\ result|such)

@@ -27,31 +27,12 @@ provides provided allow allows contain contains containing represent represents 
 similar similarly simple simply example examples work works current currently"""
 STOP_WORDS = frozenset(f"{FUNCTION_WORDS} {DOCUMENTATION_WORDS}".split())
 
-PLURALS = {
-    "aliases": "alias",
-    "axes": "axis",
-    "buses": "bus",
-    "caches": "cache",
-    "cookies": "cookie",
-    "indices": "index",
-    "matrices": "matrix",
-    "parentheses": "parenthesis",
-    "statuses": "status",
-}
-SINGULARS = {
-    "series",
-    "species",
-    "news",
-    "canvas",
-    "https",
-    "windows",
-    "lens",
-    "means",
-    "thanks",
-    "dns",
-    "tls",
-    "stats",
-}
+IRREGULAR = """aliases=alias apis=api axes=axis buses=bus caches=cache cookies=cookie indices=index matrices=matrix
+parentheses=parenthesis statuses=status"""
+NO_PLURALS = """alias atlas bias canvas chaos dns https lens macos means news pandas series species stats thanks tls whereas
+windows"""
+PLURALS = dict(pair.split("=") for pair in IRREGULAR.split())
+SINGULARS = frozenset(NO_PLURALS.split())
 NAME = re.compile(r"[_.]|\wtools$|\wutils$")
 MIXED_CASE = re.compile(r"[a-z][A-Z]|[A-Z]{2,}[a-rt-z]|[A-Z]{2,}s\w")
 WORD = re.compile(r"[^\W\d_](?:\w|[-'’](?=\w)|\.(?=[A-Za-z_]\w))*")
@@ -88,7 +69,7 @@ def fold(word: str) -> str:
         return term[:-3] + "y" if len(term) > 4 else term[:-1]
     if term.endswith(("sses", "shes", "ches", "xes", "zzes")):
         return term[:-2]
-    return term if term.endswith(("ss", "us", "is", "as", "os")) else term[:-1]
+    return term if term.endswith(("ss", "us", "is")) else term[:-1]
 
 
 def overlap(one: Set[str], other: Set[str]) -> float:
