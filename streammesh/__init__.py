@@ -14,17 +14,23 @@ General layout, from the bottom up; imports only go down:
     sync                    the same for plain scripts
     handlers claims pulse perform serving agent    the worker process
     cli testing             the command line; the pytest plugin
+
+The names below are loaded when they are first used, so that `streammesh --version` need not wait for a Redis client.
 """
 
-from streammesh import errors
-from streammesh.agent import Agent
-from streammesh.errors import MeshError, Reject, Retry
-from streammesh.handlers import TaskContext
-from streammesh.mesh import Mesh
-from streammesh.messages import Message
-from streammesh.record import Record, State
-from streammesh.registry import AgentInfo
-from streammesh.tasks import Task
+import typing as _typing
+from importlib import import_module as _import_module
+
+if _typing.TYPE_CHECKING:
+    from streammesh import errors
+    from streammesh.agent import Agent
+    from streammesh.errors import MeshError, Reject, Retry
+    from streammesh.handlers import TaskContext
+    from streammesh.mesh import Mesh
+    from streammesh.messages import Message
+    from streammesh.record import Record, State
+    from streammesh.registry import AgentInfo
+    from streammesh.tasks import Task
 
 __all__ = [
     "Agent",
@@ -42,3 +48,31 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+#: Public name -> the module that it comes from.
+_HOMES = {
+    "Agent": "agent",
+    "AgentInfo": "registry",
+    "Mesh": "mesh",
+    "MeshError": "errors",
+    "Message": "messages",
+    "Record": "record",
+    "Reject": "errors",
+    "Retry": "errors",
+    "State": "record",
+    "Task": "tasks",
+    "TaskContext": "handlers",
+}
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name == "errors":
+        return _import_module("streammesh.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'streammesh' has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(f"streammesh.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

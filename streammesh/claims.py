@@ -93,16 +93,17 @@ class Claims:
         self._unsettled: list[list[tuple[Held, str, Any, Any, Any]]] = [[] for _ in shards]
         self._flushers: list[asyncio.Task[None] | None] = [None for _ in shards]
         self._room = asyncio.Event()
+        self._waker: asyncio.Task[None] | None = None
         self._empty = [False for _ in shards]
+        self._reading = [False for _ in shards]
         self.idle = asyncio.Event()
 
     # -- which streams
 
-    def streams(self, shard: int) -> list[str]:
+    def streams(self, shard: int, lanes: Sequence[str] = ()) -> list[str]:
         """Every stream of the shard that this agent may hold entries of, whether paused or not."""
-        streams = [
-            self._keys.tasks(name, lane, shard) for name in self._capabilities for lane in sorted(self._lanes[shard])
-        ]
+        lanes = lanes or sorted(self._lanes[shard])
+        streams = [self._keys.tasks(name, lane, shard) for name in self._capabilities for lane in lanes]
         return [*streams, self._keys.inbox(self._me, shard)]
 
     def _order(self, shard: int) -> _Order:
@@ -166,11 +167,13 @@ class Claims:
                 continue
             if not self._look[shard]:
                 self._empty[shard] = True
+                self._reading[shard] = True
                 self._settle_idle()
                 self.free -= 1
                 try:
                     await self._read(shard)
                 finally:
+                    self._reading[shard] = False
                     self.free += 1
                     self._room.set()
             self._empty[shard] = False
@@ -261,20 +264,25 @@ class Claims:
         for one in range(self._keys.shards) if shard is None else (shard,):
             self._look[one] = True
         self._room.set()
-        self._waker = asyncio.create_task(self._unblock())
+        if self._waker is None or self._waker.done():
+            self._waker = asyncio.create_task(self._unblock())
 
     async def _unblock(self) -> None:
         # A read that is just being sent is missed by an UNBLOCK that overtakes it, hence more than one.
-        for _ in range(5):
-            for reader, look, empty in zip(self._readers, self._look, self._empty, strict=True):
-                if (look and empty) or self.draining:
-                    try:
-                        await self._mesh.store.unblock(reader)
-                    except MeshError:
-                        return
-            await asyncio.sleep(0.02)
-            if not any(self._look) and not self.draining:
+        for _ in range(50):
+            blocked = [
+                reader
+                for reader, look, reading in zip(self._readers, self._look, self._reading, strict=True)
+                if reading and (look or self.draining)
+            ]
+            if not blocked:
                 return
+            try:
+                for reader in blocked:
+                    await self._mesh.store.unblock(reader)
+            except MeshError:
+                return
+            await asyncio.sleep(0.02)
 
     # -- settle
 
@@ -359,16 +367,23 @@ class Claims:
         while flushers := [flusher for flusher in self._flushers if flusher is not None]:
             await asyncio.wait(flushers)
 
-    def snapshot(self, shard: int) -> tuple[list[str], list[tuple[int, str, str, int]]]:
-        """(streams, held) for the heartbeat's thread."""
-        streams = self.streams(shard)
+    def close(self) -> None:
+        """Nothing is to be woken any more."""
+        if self._waker:
+            self._waker.cancel()
+
+    def snapshot(self, shard: int) -> tuple[list[str], list[str], list[tuple[int, str, str, int]]]:
+        """(streams, first words of their raw ids, held) for the heartbeat's thread."""
+        lanes = sorted(self._lanes[shard])
+        streams = self.streams(shard, lanes)
         index = {stream: at for at, stream in enumerate(streams, 2)}
         held = [
             (index[one.stream], one.entry, one.id, one.attempt)
             for one in list(self.held.values())
             if one.shard == shard and one.stream in index
         ]
-        return streams, held
+        raws = [raw_tag(name, shard) for name in self._capabilities for _ in lanes] + [raw_tag("inbox", shard)]
+        return streams, raws, held
 
     def find(self, id: str) -> Held | None:
         """What is held of the task ``id``."""

@@ -94,10 +94,14 @@ class Embedded:
         """Stop the server if no other client is connected; True when it was stopped."""
         with self._locked():
             clients = self._say(b"CLIENT LIST\r\n")
-            # The asking connection itself is the one line that stays.
+            # The asking connection itself is the one line that stays; our own others may be a moment late in going.
+            patience = time.monotonic() + 1.0
+            while clients.count(b"\nid=") > 1 and time.monotonic() < patience:
+                time.sleep(0.02)
+                clients = self._say(b"CLIENT LIST\r\n")
             if not clients or clients.count(b"\nid=") > 1:
                 return False
-            self._say(b"SHUTDOWN SAVE\r\n")
+            self._say(b"SHUTDOWN NOSAVE\r\n")
             end = time.monotonic() + 5
             while self.alive() and time.monotonic() < end:
                 time.sleep(0.01)

@@ -7,6 +7,7 @@ async with Mesh.connect("redis://localhost:6379") as mesh:
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
@@ -87,7 +88,7 @@ class Mesh:
         Raises StoreUnavailable, ServerUnfit (too old, evicting, a replica), MeshMismatch (another layout or shard count).
         """
         if self._embedded:
-            self._embedded.start()
+            await asyncio.to_thread(self._embedded.start)
         await self.store.judge(unsafe=self._unsafe)
         _, layout, shards = await self.store.run(
             "mesh_open", [Keys(self.namespace).prefix()], [LAYOUT, self._shards or 1]
@@ -116,7 +117,7 @@ class Mesh:
             await self.replies.close()
         await self.store.close()
         if self._embedded:
-            self._embedded.release()
+            await asyncio.to_thread(self._embedded.release)
 
     async def __aenter__(self) -> Self:
         try:

@@ -42,7 +42,7 @@ class Renewal:
 class Pulse(threading.Thread):
     """Beats every quarter of a lease until stopped.
 
-    ``snapshot(shard)`` gives (streams, held) with held as (stream index from 2, entry, id, attempt); ``tick()`` the
+    ``snapshot(shard)`` gives (streams, first words of their raw ids, held), held as (stream index from 2, entry, id, attempt); ``tick()`` the
     monotonic time at which the loop last moved; ``deliver`` is called on this thread with each beat and its renewals.
     """
 
@@ -53,7 +53,7 @@ class Pulse(threading.Thread):
         registry: Registry,
         id: str,
         card: Callable[[], Card],
-        snapshot: Callable[[int], tuple[Sequence[str], Sequence[tuple[int, str, str, int]]]],
+        snapshot: Callable[[int], tuple[Sequence[str], Sequence[str], Sequence[tuple[int, str, str, int]]]],
         tick: Callable[[], float],
         deliver: Callable[[Beat, list[Renewal]], None],
         ready_file: Path | None = None,
@@ -113,10 +113,11 @@ class Pulse(threading.Thread):
         self._write_ready(str(card.fields.get("state", "")))
 
     def _renew(self, link: ThreadLink, shard: int, card: Card) -> Renewal:
-        streams, held = self._snapshot(shard)
+        streams, raws, held = self._snapshot(shard)
         args: list[Any] = [self._id, int(card.lease * 500), len(held)]
         for item in held:
             args += item
+        args += raws
         lost, cancel, strays = link.run("task_renew", [self._keys.prefix(shard), *streams], args)
         return Renewal(tuple(lost), tuple(cancel), int(strays))
 

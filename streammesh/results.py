@@ -44,13 +44,15 @@ class Results:
         answers = await asyncio.gather(*(self._ask(id) for id in ids))
         return [answer for answer in answers if answer.state == "missing" or State(answer.state).final]
 
-    async def result(self, id: str, timeout: float | None = None, *, told: bool = False) -> Any:
-        """The result of the task ``id``; ``told`` says that the record lists this client among its waiters already."""
-        future = self._replies.expect(id)
+    async def result(self, id: str, timeout: float | None = None, told: asyncio.Future[Answer] | None = None) -> Any:
+        """The result of the task ``id``. ``told`` is the future of an answer that the record will push to this client;
+        without it the record is asked, and the client put on its list.
+        """
+        future = told or self._replies.expect(id)
         try:
             async with asyncio.timeout(timeout):
                 answer: Answer | None = None
-                if not told:
+                if told is None:
                     answer = await self._ask(id)
                 if answer is None or answer.state in ("queued", "delayed", "running"):
                     answer = await future

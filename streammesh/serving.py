@@ -119,6 +119,7 @@ class Serving:
             pulse.stop()
             await asyncio.to_thread(pulse.join, 5.0)
             await self._leave()
+            self.claims.close()
             self.performer.close()
             self._state = "left"
             _log.info(

@@ -20,7 +20,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from streammesh.connections import CALL_TIMEOUT, connections_for, meaning, passing
-from streammesh.errors import ServerUnfit
+from streammesh.errors import ServerUnfit, StoreUnavailable
 
 __all__ = ["BLOCK", "Link", "Reply", "Script", "Store", "ThreadLink", "load_script"]
 
@@ -71,10 +71,7 @@ class Link:
     async def call(self, *args: Any, timeout: float = CALL_TIMEOUT) -> Reply:
         """Send one command and return its reply; raises redis-py's errors untranslated, and closes on a broken call."""
         async with self._lock:
-            connection = self._connection
-            if connection is None:
-                connection = self._store.connections.asynchronous(f"{self._store.name}:{self._role}")
-                self._connection = connection
+            connection = self._made()
             try:
                 async with asyncio.timeout(timeout):
                     if not connection.is_connected:
@@ -91,13 +88,17 @@ class Link:
                 await connection.disconnect(nowait=True)
                 raise
 
+    def _made(self) -> Any:
+        if self._store.closed:
+            raise StoreUnavailable(f"the connection to {self._store.where} was closed; open the mesh again")
+        if self._connection is None:
+            self._connection = self._store.connections.asynchronous(f"{self._store.name}:{self._role}")
+        return self._connection
+
     async def pipeline(self, commands: Sequence[Sequence[Any]], timeout: float = CALL_TIMEOUT) -> list[Reply]:
         """Send many commands in one write; a refused one leaves its ResponseError in its place."""
         async with self._lock:
-            connection = self._connection
-            if connection is None:
-                connection = self._store.connections.asynchronous(f"{self._store.name}:{self._role}")
-                self._connection = connection
+            connection = self._made()
             replies: list[Reply] = []
             try:
                 async with asyncio.timeout(timeout):
@@ -168,6 +169,7 @@ class Store:
         self.where = self.connections.where
         self.name = name
         self.patience = patience
+        self.closed = False
         self._links: list[Link] = []
         self._idle: list[Link] = []
 
@@ -294,6 +296,8 @@ class Store:
             await self.command("CLIENT", "UNBLOCK", link.client_id, patient=False)
 
     async def close(self) -> None:
+        """Close every connection; later calls raise StoreUnavailable."""
+        self.closed = True
         for link in self._links:
             await link.close()
         self._links.clear()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streammesh.keys import Keys
+from streammesh.keys import Keys, raw_tag
 from streammesh.registry import Registry
 from streammesh.store import Store
 
@@ -57,7 +57,9 @@ class Sweep:
         """Clear the inbox of an agent that is gone; returns (tasks moved to others, entries buried)."""
         moved = buried = 0
         while True:
-            word, some, few = await self._store.run("inbox_drain", [self._keys.prefix(shard)], [agent, 200, *offered])
+            word, some, few = await self._store.run(
+                "inbox_drain", [self._keys.prefix(shard)], [agent, 200, raw_tag("inbox", shard), *offered]
+            )
             moved, buried = moved + int(some), buried + int(few)
             if word != "more":
                 return moved, buried

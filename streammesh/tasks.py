@@ -18,7 +18,7 @@ from streammesh.errors import InvalidPayload, PayloadConflict, TaskError, TaskNo
 from streammesh.keys import LANES, Keys, check_id, check_name
 from streammesh.moments import iso_now, moment, when
 from streammesh.record import RETENTION, Record, lineage, new_id
-from streammesh.replies import Replies
+from streammesh.replies import Answer, Replies
 from streammesh.results import Results
 from streammesh.store import Link, Reply, Store
 
@@ -50,19 +50,21 @@ _RESERVED = frozenset(
 class Task:
     """A handle on one task: its id, and whether this call created it (``created`` is False for a known id)."""
 
-    __slots__ = ("_tasks", "created", "id")
+    __slots__ = ("_tasks", "_told", "created", "id")
 
-    def __init__(self, tasks: Tasks, id: str, created: bool) -> None:
+    def __init__(self, tasks: Tasks, id: str, created: bool, told: asyncio.Future[Answer] | None = None) -> None:
         self._tasks = tasks
         self.id = id
         self.created = created
+        self._told = told
 
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the outcome and return the result. Nothing is polled; a restarted client may ask again by id.
 
         Raises TaskFailed, TaskDead, TaskCancelled, TaskExpired, TaskNotFound, or ResultTimeout after ``timeout`` s.
         """
-        return await self._tasks.result(self.id, timeout)
+        told, self._told = self._told, None
+        return await self._tasks.result(self.id, timeout, told)
 
     async def record(self) -> Record:
         """Read the record. Raises TaskNotFound."""
@@ -105,12 +107,12 @@ class Tasks:
         keys = [self._keys.prefix(shard)]
         index: dict[str, int] = {}
         args: list[Any] = [len(items)]
-        for stream, capability, id, payload, when, extra in items:
+        for stream, capability, id, payload, due, extra in items:
             at = index.get(stream)
             if at is None:
                 keys.append(stream)
                 at = index[stream] = len(keys)
-            args += (at, capability, id, payload, when, len(extra) // 2)
+            args += (at, capability, id, payload, due, len(extra) // 2)
             args += extra
         verdicts: list[str] = await self._store.run("task_enqueue", keys, args, link)
         return verdicts
@@ -186,16 +188,27 @@ class Tasks:
             else ()
         )
         shard, item = self._prepare(capability, id, body, when(delay, at), priority, to, extra)
-        verdict = await self._out[shard].put(item)
-        return self._verdict(id, verdict, given)
+        # Who is to be told must be in the waiting room before the answer can be on its way.
+        told = self._replies.expect(id) if wait else None
+        try:
+            verdict = await self._out[shard].put(item)
+        except BaseException:
+            if told:
+                self._replies.forget(id, told)
+            raise
+        return self._verdict(id, verdict, given, told)
 
-    def _verdict(self, id: str, verdict: str, given: bool) -> Task:
+    def _verdict(self, id: str, verdict: str, given: bool, told: asyncio.Future[Answer] | None = None) -> Task:
+        if told and verdict != "ok":
+            # A record that was there before does not know this client yet.
+            self._replies.forget(id, told)
+            told = None
         if verdict.startswith("conflict"):
             raise PayloadConflict(
                 f"task {id} is known ({verdict.partition(' ')[2]}) with another payload; use a new id, or the same payload"
             )
         # An id that we made ourselves is known only when our own first try got through and its reply did not.
-        return Task(self, id, verdict == "ok" or not given)
+        return Task(self, id, verdict == "ok" or not given, told)
 
     async def enqueue_many(
         self,
@@ -224,7 +237,7 @@ class Tasks:
         out: list[Task | PayloadConflict] = []
         while True:
             items: list[list[_Out]] = [[] for _ in range(self._keys.shards)]
-            order: list[tuple[str, int]] = []
+            order: list[tuple[str, int, asyncio.Future[Answer] | None]] = []
             size = 0
             for payload in islice(source, 1000):
                 if named is None:
@@ -237,7 +250,7 @@ class Tasks:
                 body = codec.encode(_object(payload), sort=named is not None)
                 shard, item = self._prepare(capability, id, body, due, priority, to, extra)
                 items[shard].append(item)
-                order.append((id, shard))
+                order.append((id, shard, self._replies.expect(id) if wait else None))
                 size += len(body)
                 if size > 4 * 1024 * 1024:
                     break
@@ -247,9 +260,9 @@ class Tasks:
                 *(self._send(shard, some) if some else _nothing() for shard, some in enumerate(items))
             )
             streams = [iter(some) for some in verdicts]
-            for id, shard in order:
+            for id, shard, told in order:
                 try:
-                    out.append(self._verdict(id, next(streams[shard]), named is not None))
+                    out.append(self._verdict(id, next(streams[shard]), named is not None, told))
                 except PayloadConflict as conflict:
                     out.append(conflict)
 
@@ -260,7 +273,7 @@ class Tasks:
         async with asyncio.timeout(timeout) as scope:
             task = await self.enqueue(capability, payload, wait=True, **options)
         left = None if timeout is None else max(0.0, (scope.when() or 0.0) - asyncio.get_running_loop().time())
-        return await self.result(task.id, left, told=task.created)
+        return await task.result(left)
 
     async def map(
         self,
@@ -288,7 +301,7 @@ class Tasks:
                     )
                     for (index, _), task in zip(fresh, tasks, strict=True):
                         assert isinstance(task, Task)
-                        running[asyncio.create_task(self.result(task.id))] = index
+                        running[asyncio.create_task(task.result())] = index
                 if not running and exhausted:
                     return
                 finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)

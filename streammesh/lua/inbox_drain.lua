@@ -2,7 +2,7 @@
 -- Clears the inbox of an agent that is gone: tasks go to the others who offer their capability, or to the dead letters;
 -- requests are answered `died`; other messages become dead letters of `inbox`.
 -- KEYS 1 prefix of the shard
--- ARGV 1 agent  2 limit  3.. capabilities that live agents offer
+-- ARGV 1 agent  2 limit  3 first word of the inbox's raw ids  4.. capabilities that live agents offer
 -- Returns {'alive' | 'more' | 'ok', number moved, number buried}
 -- Called by sweep.Sweep.drain
 local agent = ARGV[1]
@@ -11,7 +11,7 @@ local stream = TAG .. 'inbox:' .. agent
 local now = clock()
 local at = iso(now)
 local offered = {}
-for i = 3, #ARGV do offered[ARGV[i]] = true end
+for i = 4, #ARGV do offered[ARGV[i]] = true end
 local moved, buried = 0, 0
 local entries = redis.call('EXISTS', stream) == 1 and redis.call('XRANGE', stream, '-', '+', 'COUNT', ARGV[2]) or {}
 for _, e in ipairs(entries) do
@@ -25,7 +25,7 @@ for _, e in ipairs(entries) do
       buried = buried + 1
     end
   else
-    local id = f.id or ''
+    local id = f.id or ARGV[3] .. '-' .. e[1]
     local r = fields(redis.call('HGETALL', TAG .. 'task:' .. id))
     if (r.state == 'queued' or r.state == 'running') and r.entry == e[1] then
       if offered[r.capability] then

@@ -65,14 +65,15 @@ local function take(s, entry, flat, dead)
   elseif r[2] ~= entry or (state ~= 'queued' and not (state == 'running' and dead and r[7] == dead)) then
     return drop(s, entry)
   end
+  if r[6] then
+    -- Asked to be cancelled in an attempt that could not obey: it died, or failed.
+    finish(id, 'cancelled', 'cancelled by ' .. r[6], r[8])
+    return drop(s, entry)
+  end
   if state == 'running' then
     deaths = deaths + 1
     redis.call('HSET', key, 'deaths', deaths)
     event('task.reclaimed', 'task', id, 'capability', capability, 'agent', dead, 'deaths', deaths, 'at', at)
-    if r[6] then
-      finish(id, 'cancelled', 'cancelled while its agent died', r[8])
-      return drop(s, entry)
-    end
     if deaths >= poison then
       bury(id, {capability = capability, payload = f.payload, attempt = r[3], agent = dead, waiters = r[8]}, 'poison',
         'its agent died ' .. deaths .. ' times while running it', now)

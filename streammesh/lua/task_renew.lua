@@ -4,12 +4,14 @@
 -- KEYS 1 prefix of the shard  2.. streams that the agent reads
 -- ARGV 1 agent  2 idle ms from which an entry that is not renewed counts as a stray
 --      3 number of held ones, then for each: index into KEYS, entry, id ('' for a message), attempt
+--      then for each stream from KEYS 2 on: the first word of its raw ids
 -- Returns {ids lost, ids to cancel, number of strays handed back}
 -- Called by pulse.Pulse.beat
 local me = ARGV[1]
 local now = clock()
 local lost, cancel, strays = {}, {}, 0
 local held, ours = {}, {}
+local raw = 4 + 4 * tonumber(ARGV[3]) - 2
 for n = 1, tonumber(ARGV[3]) do
   local i = 4 + (n - 1) * 4
   local s, entry, id = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
@@ -46,12 +48,13 @@ for s = 2, #KEYS do
       if got[1] then
         local flat = got[1][2]
         local f = fields(flat)
-        local key = f.id and not f.type and TAG .. 'task:' .. f.id
+        local id = f.id or ARGV[raw + s] .. '-' .. p[1]
+        local key = not f.type and TAG .. 'task:' .. id
         local r = key and redis.call('HMGET', key, 'state', 'entry', 'agent') or {}
         if not r[1] then
           redis.call('XADD', KEYS[s], '*', unpack(flat))
         elseif r[2] == p[1] and (r[1] == 'queued' or (r[1] == 'running' and r[3] == me)) then
-          put(f.id, fields(redis.call('HGETALL', key)), now)
+          put(id, fields(redis.call('HGETALL', key)), now)
         end
       end
       redis.call('XACK', KEYS[s], 'agents', p[1])

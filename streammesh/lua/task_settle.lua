@@ -41,7 +41,7 @@ for n = 1, tonumber(ARGV[2]) do
     end
   else
     local key = TAG .. 'task:' .. id
-    local r = redis.pcall('HMGET', key, 'state', 'agent', 'attempt', 'waiters', 'entry')
+    local r = redis.pcall('HMGET', key, 'state', 'agent', 'attempt', 'waiters', 'entry', 'cancel')
     if r.err then
       verdict = 'broken'
     elseif r[2] ~= me or r[3] ~= attempt or r[5] ~= entry then
@@ -49,8 +49,10 @@ for n = 1, tonumber(ARGV[2]) do
     elseif r[1] ~= 'running' then
       -- Settled by this very attempt, or ended by somebody else: in both cases nothing of it is left to do.
       verdict = (r[1] == (ends[verb] or (verb == 'dead' and 'dead') or 'delayed')) and 'ok' or 'stale'
-    elseif ends[verb] then
-      local state = ends[verb]
+    elseif ends[verb] or r[6] and verb ~= 'dead' then
+      -- A cancelled task does not come back: what would have been another attempt ends it.
+      local state = ends[verb] or 'cancelled'
+      if not ends[verb] then a, b = 'cancelled by ' .. r[6], '3600000' end
       redis.call('HSET', key, 'state', state, verb == 'complete' and 'result' or 'error', a, 'finished_at', at)
       redis.call('PEXPIRE', key, b)
       if verb ~= 'complete' then event('task.' .. state, 'task', id, 'msg', a, 'at', at) end
