@@ -53,6 +53,7 @@ class Agent:
         self.handlers: dict[str, Handler] = {}
         self.listeners: dict[str, Callable[..., Any]] = {}
         self._serving: Serving | None = None
+        self._stuck = 0
 
     def capability(
         self,
@@ -109,6 +110,7 @@ class Agent:
         try:
             await serving.serve(burst=burst)
         finally:
+            self._stuck = len(serving.performer.stuck) if hasattr(serving, "performer") else 0
             self._serving = None
 
     def stop(self) -> None:
@@ -165,7 +167,14 @@ class Agent:
 
         with asyncio.Runner(loop_factory=_fast_loop()) as runner:
             runner.run(main())
-        return 128 + caught[0] if caught else 0
+        code = 128 + caught[0] if caught else 0
+        if self._stuck:
+            # The interpreter would wait for these threads, for ever if need be; their tasks are handed back already.
+            _log.warning("agent=%s %d threads did not end in time and end with the process", self.name, self._stuck)
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(code)
+        return code
 
     def describe(self) -> Mapping[str, str]:
         """Capability -> the parameters that it takes."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import inspect
 import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import anyio
@@ -78,6 +78,8 @@ class Performer:
         self._reporting: set[str] = set()
         self._reports: set[asyncio.Task[None]] = set()
         self.contexts: dict[str, TaskContext] = {}
+        #: Threads that could not be stopped and go on; they hold their slots.
+        self.stuck: set[Future[Any]] = set()
         self.claims: Claims
         self.offset = 0.0
         #: Told the seconds until a retry that this agent has just put off.
@@ -107,7 +109,8 @@ class Performer:
         except _StillInThread as still:
             # The thread cannot be stopped; its slot is free only when it ends.
             slot = None
-            still.future.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self.claims.release_slot))
+            self.stuck.add(still.future)
+            still.future.add_done_callback(lambda future: self._loop.call_soon_threadsafe(self._unstuck, future))
             outcome = still.outcome or self._stopped(held, handler)
         finally:
             self.contexts.pop(held.id, None)
@@ -169,7 +172,7 @@ class Performer:
             )
             return "complete", value, _keep(handler), ""
         except _StillInThread as still:
-            if still.timed_out:
+            if still.timed_out and limit is not None:
                 still.outcome = self._failed(held, handler, TimeoutError(_timeout_text(handler, limit)), deadline)
             raise
         except PayloadError as error:
@@ -179,9 +182,9 @@ class Performer:
         except Retry as retry:
             return "again", _short(str(retry)), int(retry.after * 1000), ""
         except TimeoutError as error:
-            return self._failed(
-                held, handler, error if str(error) else TimeoutError(_timeout_text(handler, limit)), deadline
-            )
+            if limit is not None and not str(error):
+                error = TimeoutError(_timeout_text(handler, limit))
+            return self._failed(held, handler, error, deadline)
         except Exception as error:
             return self._failed(held, handler, error, deadline)
 
@@ -198,7 +201,7 @@ class Performer:
                 limiter=self._processes,
             )
         here = contextvars.copy_context()
-        future = self._threads.submit(here.run, functools.partial(handler.function, **payload))
+        future = self._threads.submit(here.run, partial(handler.function, **payload))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -206,10 +209,8 @@ class Performer:
                 raise
             current = asyncio.current_task()
             still = _StillInThread(future)
-            # An asyncio.timeout cancels too, and takes its cancellation back only when CancelledError passes it.
+            # An asyncio.timeout cancels too.
             still.timed_out = bool(current and not self._asked(current))
-            if still.timed_out and current:
-                current.uncancel()
             raise still from None
 
     def _asked(self, work: asyncio.Task[Any]) -> bool:
@@ -249,6 +250,10 @@ class Performer:
             return float(text)
         except ValueError:
             raise InvalidPayload(f"the entry's deadline {text[:40]!r} is not usable; expected ms since 1970") from None
+
+    def _unstuck(self, future: Future[Any]) -> None:
+        self.stuck.discard(future)
+        self.claims.release_slot()
 
     # -- progress
 
@@ -316,7 +321,7 @@ class Performer:
             answer = await listener(message)
         else:
             here = contextvars.copy_context()
-            answer = await self._loop.run_in_executor(self._threads, functools.partial(here.run, listener, message))
+            answer = await self._loop.run_in_executor(self._threads, partial(here.run, listener, message))
         return f"replied {codec.encode(answer, what='answer').decode()}"
 
     def close(self) -> None:
@@ -327,7 +332,7 @@ class Performer:
 class _StillInThread(BaseException):
     """The task was stopped or timed out, and its thread goes on."""
 
-    def __init__(self, future: Any) -> None:
+    def __init__(self, future: Future[Any]) -> None:
         super().__init__()
         self.future = future
         self.timed_out = False
@@ -343,5 +348,5 @@ def _short(text: str) -> str:
     return text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1] + "…"
 
 
-def _timeout_text(handler: Handler, limit: float | None) -> str:
+def _timeout_text(handler: Handler, limit: float) -> str:
     return f"{handler.capability} took longer than {limit:.3g} s"
