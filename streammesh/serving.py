@@ -228,7 +228,9 @@ class Serving:
                     if orphans:
                         self.claims.take_over(shard, orphans)
                 await self.claims.find_lanes()
-                next_sweep = time.monotonic() + interval * random.uniform(0.8, 1.0)
+                # Many agents sweep in turns rather than all at once: about twenty passes in an interval are plenty.
+                pause = min(interval * max(1.0, report.live / 20), self._lease)
+                next_sweep = time.monotonic() + pause * random.uniform(0.8, 1.0)
             self._due_at = float("inf")
             self._next_due.clear()
             for shard in range(mesh.keys.shards):

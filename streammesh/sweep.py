@@ -18,9 +18,10 @@ __all__ = ["Report", "Sweep"]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a pass found: agents buried, (stream, dead consumer) to claim from per shard, inbox entries moved and buried."""
+    """What a pass found: agents buried, how many live, (stream, dead consumer) to claim from per shard, inbox entries moved and buried."""
 
     died: tuple[str, ...]
+    live: int
     orphans: tuple[tuple[tuple[str, str], ...], ...]
     moved: int
     buried: int
@@ -51,7 +52,7 @@ class Sweep:
             for agent in inboxes:
                 more = await self.drain(shard, agent, expired.offered)
                 moved, buried = moved + more[0], buried + more[1]
-        return Report(expired.dead, tuple(orphans), moved, buried)
+        return Report(expired.dead, len(expired.live), tuple(orphans), moved, buried)
 
     async def drain(self, shard: int, agent: str, offered: Sequence[str]) -> tuple[int, int]:
         """Clear the inbox of an agent that is gone; returns (tasks moved to others, entries buried)."""

@@ -155,6 +155,8 @@ class Tasks:
             extra += ("to", to)
         if wait:
             extra += ("waiters", self._replies.client)
+        if headers and (len(headers) > 64 or sum(map(len, headers.values())) > 65536):
+            raise InvalidPayload("too many headers: 64 of together 65536 characters are allowed")
         for name, value in (headers or {}).items():
             if name in _RESERVED:
                 raise InvalidPayload(
