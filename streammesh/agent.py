@@ -94,6 +94,17 @@ class Agent:
 
         return declare
 
+    def include(self, other: Agent) -> None:
+        """Take over every handler of another agent, so that one process offers them all. Raises ConfigError on a clash."""
+        for names, mine in ((other.handlers, self.handlers), (other.listeners, self.listeners)):
+            for name in names:
+                if name in mine:
+                    raise ConfigError(
+                        f"agent {self.name!r} has a handler for {name!r} already; {other.name!r} brings another"
+                    )
+        self.handlers.update(other.handlers)
+        self.listeners.update(other.listeners)
+
     async def serve(self, mesh: Mesh, *, burst: bool = False, ready_file: Path | None = None) -> None:
         """Serve on an open mesh until `stop`; with ``burst`` until nothing waits. Leaves the registry in order."""
         if not self.handlers and not self.listeners:
