@@ -6,7 +6,7 @@
     ops/demo --keep              leave the server's data, and say how to look at it
 
 Three agents read, count, summarize by three methods and criticize; the summary that its critic likes best goes into the
-digest. Half-way one agent, caught with tasks in its hands, gets SIGKILL. Exits 0 only if no task was lost and none was
+digest. On the way one agent, caught with tasks in its hands, gets SIGKILL. Exits 0 only if no task was lost and none was
 settled twice.
 """
 
@@ -114,7 +114,6 @@ class Demo:
                     self.story.killed, self.story.interrupted = agent.id, held
                     self.progress.console.print(f"  SIGKILL to [bold]{agent.id}[/] with {len(held)} tasks in its hands")
                     return
-            await asyncio.sleep(0.02)
 
     async def held_by(self, agent: str) -> list[str]:
         open_ids = [id for id in self.story.tasks if id not in self.story.answers]
@@ -184,7 +183,7 @@ class Demo:
         total = len(paths) * TASKS_EACH + 3 + -(-len(paths) // ENTRIES)
         self.progress.update(self.bar, total=total, description="digesting")
         turns = asyncio.Semaphore(IN_FLIGHT)
-        half = asyncio.create_task(self.kill_at(len(paths) * TASKS_EACH // 3))
+        half = asyncio.create_task(self.kill_at(len(paths) * TASKS_EACH // 5))
         found = await asyncio.gather(*(self.document(n, path, turns) for n, path in enumerate(paths)))
         documents = [document for document in found if document]
         frequencies = document_frequencies(document["counts"] for document in documents)

@@ -1,0 +1,76 @@
+"""The demonstration as a user runs it: documents in, a digest out, one agent killed on the way, nothing lost."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SENTENCES = (
+    "The lighthouse keeper counts the ships that pass in the night.",
+    "A ship without a light is a danger to every other ship.",
+    "In the harbour the pilots wait for the morning tide.",
+    "The tide tables are printed once a year, and everybody reads them.",
+    "Fog is the keeper's enemy, because a lamp does not help against it.",
+)
+
+
+def demo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "ops" / "demo.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=110, check=False)
+
+
+def library(folder: Path) -> Path:
+    """Two dozen documents of every readable kind, one that is binary and one that is empty."""
+    folder.mkdir()
+    for number in range(24):
+        kind = ("md", "txt", "rst", "html", "py")[number % 5]
+        # Long enough that an agent is busy for a while: each sentence returns in many a variation.
+        tale = [
+            f"{sentence[:-1]}, says {name} of harbour {harbour}."
+            for harbour in range(number, number + 12)
+            for sentence, name in zip(SENTENCES, ("Ada", "Bo", "Cy", "Dee", "Eve"), strict=True)
+        ]
+        text = "\n\n".join([*SENTENCES, *tale, f"This is volume number {number}."])
+        if kind == "html":
+            text = f"<html><head><title>Volume {number}</title></head><body><p>{text}</p></body></html>"
+        elif kind == "py":
+            text = f'"""Volume {number}.\n\n{text}\n"""\n'
+        (folder / f"volume-{number:02}.{kind}").write_text(text)
+    (folder / "broken.txt").write_bytes(b"\x00\x01\x02\x03" * 40)
+    (folder / "empty.md").write_text("")
+    return folder
+
+
+def test_a_digest_survives_the_death_of_an_agent(tmp_path: Path) -> None:
+    """Exit 0, a digest with every document, and a table that says: lost 0, doubled 0."""
+    digest = tmp_path / "digest.md"
+    done = demo(library(tmp_path / "library"), "-o", digest)
+    assert done.returncode == 0, done.stdout + done.stderr
+    cells = [cell.strip() for cell in re.search(r"│\s+\d+ │.*│", done.stdout)[0].strip("│").split("│")]  # type: ignore[index]
+    documents, tasks, moved, lost, doubled, _ = cells
+    assert (documents, lost, doubled) == ("24", "0", "0")
+    assert int(tasks) > 24 * 9
+    assert "SIGKILL to librarian." in done.stdout
+    assert int(moved) >= 1
+    assert "broken.txt is binary, not text" in done.stdout
+    text = digest.read_text()
+    assert text.startswith("# Digest of library")
+    assert all(f"volume-{number:02}" in text for number in range(24))
+    assert "lighthouse keeper" in text
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = demo(tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert "nowhere; give one that holds documents" in done.stderr
+
+
+def test_a_folder_without_documents_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    done = demo(tmp_path / "bare", "-o", tmp_path / "digest.md")
+    assert done.returncode == 1
+    assert "no readable document" in done.stdout
