@@ -123,6 +123,8 @@ for s = 2, #KEYS do
     if string.find(tostring(got.err), 'NOGROUP') then
       -- The stream or its group went away: data was lost or deleted. Begin again at its first entry, and say so.
       redis.call('XGROUP', 'CREATE', KEYS[s], 'agents', '0', 'MKSTREAM')
+      -- An inbox that was drained while its agent seemed dead: listed again, or nobody would drain it the next time.
+      if ARGV[about + 2 * (s - 2)] == '' then redis.call('ZADD', TAG .. 'inboxes', 'NX', text(now), me) end
       event('stream.group_recreated', 'stream', KEYS[s], 'at', at)
     else
       return redis.error_reply(tostring(got.err))
