@@ -24,7 +24,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "replies",
         "results",
         "tasks registry timers messages dead",
-        "sweep status pulse",
+        "sweep status listing causes pulse",
         "mesh",
         "sync handlers claims",
         "perform",
@@ -258,7 +258,8 @@ def all_says_what_is_exported(root: Path) -> list[str]:
 
 
 def top_level_names(tree: ast.Module, *, with_imports: bool) -> Iterator[str]:
-    for node in tree.body:
+    """Names that the module binds; what stands under TYPE_CHECKING counts, because it says what is loaded on first use."""
+    for node in chain(tree.body, *(node.body for node in tree.body if isinstance(node, ast.If))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Assign | ast.AnnAssign):

@@ -1,0 +1,167 @@
+"""How things look: tables, single values, JSON, moments and durations. stdout is data, stderr is talk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+__all__ = ["Output", "clean", "duration", "milliseconds"]
+
+#: State of a task or an agent -> colour.
+COLOURS = {
+    "succeeded": "green", "ready": "green", "running": "cyan", "queued": "yellow", "delayed": "yellow", "starting": "yellow",
+    "failed": "red", "dead": "red", "died": "red", "expired": "magenta", "cancelled": "magenta", "draining": "magenta",
+}  # fmt: skip
+
+
+class Output:
+    """The way out of one command, as the global options want it.
+
+    ``json``: JSON for programs; ``quiet``: ids only, no notices; ``color``: always, never, or None for a terminal;
+    ``time``: relative, iso or ms, or None for relative on a terminal and ISO elsewhere.
+    """
+
+    def __init__(self, *, json: bool, quiet: bool, color: bool | None, time: str | None) -> None:
+        self.json = json
+        self.quiet = quiet
+        self.tty = sys.stdout.isatty()
+        self.color = self.tty if color is None else color
+        self.time = time or ("relative" if self.tty else "iso")
+        self._width = shutil.get_terminal_size().columns if self.tty else 0
+
+    # -- data
+
+    def line(self, text: str = "") -> None:
+        """One line of data."""
+        click.echo(text, color=self.color)
+
+    def object(self, value: Any) -> None:
+        """One JSON object; indented for people at a terminal."""
+        click.echo(json.dumps(value, ensure_ascii=False, indent=2 if self.tty else None, default=str))
+
+    def lines(self, values: Iterable[Mapping[str, Any]]) -> None:
+        """JSON Lines."""
+        for value in values:
+            click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
+        """Aligned columns; on a terminal the last one is cut where the line ends. States have their colour."""
+        texts = [list(heads), *([clean(cell) for cell in row] for row in rows)]
+        widths = [max(cells(row[i]) for row in texts) for i in range(len(heads))]
+        flush = {heads.index(name) for name in right}
+        for number, row in enumerate(texts):
+            out = []
+            for i, text in enumerate(row):
+                last = i == len(row) - 1
+                if last and self._width:
+                    text = _cut(text, max(20, self._width - sum(widths[:-1]) - 2 * (len(heads) - 1)))
+                pad = " " * (widths[i] - cells(text))
+                shown = self.style(text, bold=True) if number == 0 else self.state(text)
+                out.append(pad + shown if i in flush else shown if last else shown + pad)
+            self.line("  ".join(out).rstrip())
+
+    def pairs(self, pairs: Iterable[tuple[str, Any]]) -> None:
+        """One thing as ``name  value`` lines, without the empty ones; long values go over several lines, indented."""
+        listed = [(name, value) for name, value in pairs if value not in (None, "")]
+        width = max((len(name) for name, _ in listed), default=0)
+        for name, value in listed:
+            text = clean(value, lines=True).rstrip("\n").replace("\n", "\n" + " " * (width + 2))
+            self.line(f"{self.style(name.ljust(width), bold=True)}  {self.state(text)}")
+
+    def value(self, value: Any) -> str:
+        """A JSON value in text: pretty at a terminal, one line elsewhere."""
+        return json.dumps(value, ensure_ascii=False, indent=2 if self.tty else None)
+
+    # -- talk
+
+    def note(self, text: str) -> None:
+        """A notice on stderr, not with -q."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def warn(self, text: str) -> None:
+        """Something that should be known, on stderr."""
+        click.echo(f"{click.style('warning:', fg='yellow')} {text}", err=True)
+
+    # -- style
+
+    def style(self, text: str, **how: Any) -> str:
+        return click.style(text, **how) if self.color else text
+
+    def state(self, text: str) -> str:
+        return self.style(text, fg=COLOURS[text]) if text in COLOURS else text
+
+    def moment(self, value: str | float | None, now_ms: float | None = None) -> str:
+        """A point in time (ISO text, or ms) as the options want it."""
+        if value in (None, ""):
+            return ""
+        ms = milliseconds(value)
+        if ms is None:
+            return str(value)
+        if self.time == "ms":
+            return str(int(ms))
+        if self.time == "iso":
+            return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        apart = (time.time() * 1000 if now_ms is None else now_ms) - ms
+        return f"{duration(apart / 1000)} ago" if apart >= 0 else f"in {duration(-apart / 1000)}"
+
+
+def milliseconds(value: str | float | None) -> float | None:
+    """ms since 1970 of ISO text or of a number in text; None when it is neither."""
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(str(value)).timestamp() * 1000
+    except ValueError:
+        return None
+
+
+def duration(seconds: float | None) -> str:
+    """``0.4s 12s 3m12s 2h05m 3d4h``; '' for None."""
+    if seconds is None:
+        return ""
+    if seconds < 9.95:
+        return f"{seconds:.1f}s".replace(".0s", "s")
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600}h"
+
+
+def clean(value: Any, *, lines: bool = False) -> str:
+    """Text that is safe to show: what comes from tasks may hold control characters, a terminal must not obey them."""
+    text = value if isinstance(value, str) else "" if value is None else str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or (lines and c == "\n") else "⏎" if c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal the text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _cut(text: str, width: int) -> str:
+    if cells(text) <= width:
+        return text
+    while cells(text) > width - 1:
+        text = text[:-1]
+    return text + "…"
