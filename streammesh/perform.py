@@ -131,6 +131,7 @@ class Performer:
     async def _run(self, held: Held, handler: Handler) -> tuple[str, Any, Any, Any]:
         fields = held.fields
         limit = handler.timeout
+        expires = False
         deadline = fields.get("deadline")
         try:
             flaw = fields.get("flaw")
@@ -144,7 +145,8 @@ class Performer:
                 left = (self._milliseconds(deadline) - self._now()) / 1000
                 if left <= 0:
                     return "expire", "its deadline passed before it could start", _keep(handler), ""
-                limit = left if limit is None else min(limit, left)
+                expires = limit is None or left < limit
+                limit = left if expires else limit
         except PayloadError as error:
             return "dead", str(error), "invalid_payload", ""
         correlation = fields.get("correlation", held.id)
@@ -159,11 +161,12 @@ class Performer:
             self.contexts[held.id] = context
             if handler.context:
                 payload[handler.context] = context
+        scope = None if limit is None else asyncio.timeout(limit)
         try:
-            if limit is None:
+            if scope is None:
                 result = await self._call(handler, payload, text)
             else:
-                async with asyncio.timeout(limit):
+                async with scope:
                     result = await self._call(handler, payload, text)
             value = (
                 result
@@ -173,7 +176,7 @@ class Performer:
             return "complete", value, _keep(handler), ""
         except _StillInThread as still:
             if still.timed_out and limit is not None:
-                still.outcome = self._failed(held, handler, TimeoutError(_timeout_text(handler, limit)), deadline)
+                still.outcome = self._timed_out(held, handler, limit, deadline, expires=expires)
             raise
         except PayloadError as error:
             return "dead", str(error), "invalid_result", ""
@@ -182,8 +185,8 @@ class Performer:
         except Retry as retry:
             return "again", _short(str(retry)), int(retry.after * 1000), ""
         except TimeoutError as error:
-            if limit is not None and not str(error):
-                error = TimeoutError(_timeout_text(handler, limit))
+            if scope is not None and limit is not None and scope.expired():
+                return self._timed_out(held, handler, limit, deadline, expires=expires)
             return self._failed(held, handler, error, deadline)
         except Exception as error:
             return self._failed(held, handler, error, deadline)
@@ -216,6 +219,15 @@ class Performer:
     def _asked(self, work: asyncio.Task[Any]) -> bool:
         return any(held.work is work and held.stopping for held in self.claims.held.values())
 
+    def _timed_out(
+        self, held: Held, handler: Handler, limit: float, deadline: str | None, *, expires: bool
+    ) -> tuple[str, Any, Any, Any]:
+        # Not asked of the clock: our idea of the server's may be a few ms behind the timer.
+        if expires:
+            return "expire", "its deadline passed while it ran", _keep(handler), ""
+        said = f"{handler.capability} took longer than {limit:.3g} s"
+        return self._failed(held, handler, TimeoutError(said), deadline)
+
     def _failed(
         self, held: Held, handler: Handler, error: BaseException, deadline: str | None
     ) -> tuple[str, Any, Any, Any]:
@@ -247,7 +259,7 @@ class Performer:
     @staticmethod
     def _milliseconds(text: str) -> float:
         try:
-            return float(text)
+            return float(int(text))
         except ValueError:
             raise InvalidPayload(f"the entry's deadline {text[:40]!r} is not usable; expected ms since 1970") from None
 
@@ -346,7 +358,3 @@ def _keep(handler: Handler | None) -> int:
 
 def _short(text: str) -> str:
     return text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1] + "…"
-
-
-def _timeout_text(handler: Handler, limit: float) -> str:
-    return f"{handler.capability} took longer than {limit:.3g} s"
