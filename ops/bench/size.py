@@ -1,0 +1,35 @@
+"""How much of everything a run does: the size that figures are quoted at, and one that only shows that all of it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["FULL", "TINY", "Size"]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Counts and durations of one round. ``slots`` are those of the agents in the throughput and memory cases."""
+
+    rounds: int = 5
+    slots: int = 256
+    drain: int = 30_000
+    crowd: int = 40
+    enqueue: int = 5_000
+    bulk: int = 50_000
+    calls: int = 1_000
+    rate: float = 500.0
+    steady: int = 2_500
+    stored: int = 50_000
+    retention: float = 15.0
+    idle: float = 10.0
+    million: int = 1_000_000
+    held: int = 100
+    leases: tuple[float, ...] = (10.0, 2.0)
+
+
+FULL = Size()
+TINY = Size(
+    rounds=1, slots=8, drain=200, crowd=3, enqueue=20, bulk=50, calls=5, steady=20, stored=100, retention=1.0, idle=0.5,
+    million=400, held=3, leases=(0.5,),
+)  # fmt: skip
