@@ -10,6 +10,7 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:task:<id>               HASH    the record of a task; TTL once it is finished
     {mesh}:due                     ZSET    ms -> task:<id>: delayed tasks and retries
     {mesh}:dead:<capability>       STREAM  dead letters
+    {mesh}:inboxes                 ZSET    agent id -> ms: which inboxes there are
     {mesh}:caps                    SET     capabilities that were ever used in this shard
     {mesh}:replies:<client>        STREAM  results pushed to a waiting client; TTL
     {mesh}:sweep                   HASH    when this shard was last swept, and the grace after a stall
@@ -103,6 +104,9 @@ class Keys:
 
     def inbox(self, agent: str, shard: int = 0) -> str:
         return f"{self.prefix(shard)}inbox:{agent}"
+
+    def inboxes(self, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}inboxes"
 
     def dead(self, capability: str, shard: int = 0) -> str:
         return f"{self.prefix(shard)}dead:{capability}"

@@ -54,9 +54,15 @@ class Output:
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
         """Aligned columns; on a terminal the last one is cut where the line ends. States have their colour."""
+        for line in self.tabular(heads, rows, right=right):
+            self.line(line)
+
+    def tabular(self, heads: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> list[str]:
+        """The lines of a table."""
         texts = [list(heads), *([clean(cell) for cell in row] for row in rows)]
         widths = [max(cells(row[i]) for row in texts) for i in range(len(heads))]
         flush = {heads.index(name) for name in right}
+        lines = []
         for number, row in enumerate(texts):
             out = []
             for i, text in enumerate(row):
@@ -66,7 +72,8 @@ class Output:
                 pad = " " * (widths[i] - cells(text))
                 shown = self.style(text, bold=True) if number == 0 else self.state(text)
                 out.append(pad + shown if i in flush else shown if last else shown + pad)
-            self.line("  ".join(out).rstrip())
+            lines.append("  ".join(out).rstrip())
+        return lines
 
     def pairs(self, pairs: Iterable[tuple[str, Any]]) -> None:
         """One thing as ``name  value`` lines, without the empty ones; long values go over several lines, indented."""
@@ -94,10 +101,12 @@ class Output:
     # -- style
 
     def style(self, text: str, **how: Any) -> str:
-        return click.style(text, **how) if self.color else text
+        return click.style(text, **how) if self.color and text else text
 
     def state(self, text: str) -> str:
-        return self.style(text, fg=COLOURS[text]) if text in COLOURS else text
+        """A word for a state, or a remark that begins with ``!`` or ``‖``, in its colour."""
+        colour = COLOURS.get(text) or {"! ": "red", "‖ ": "yellow"}.get(text[:2])
+        return self.style(text, fg=colour) if colour else text
 
     def moment(self, value: str | float | None, now_ms: float | None = None) -> str:
         """A point in time (ISO text, or ms) as the options want it."""
