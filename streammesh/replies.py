@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from streammesh.errors import MeshError
 from streammesh.keys import Keys
 from streammesh.store import BLOCK, Store
 
-__all__ = ["Answer", "Replies"]
+__all__ = ["Answer", "Replies", "ended"]
 
 #: How often, in seconds, those who still wait look at the record themselves.
 SECOND_LOOK = 30.0
@@ -126,11 +126,22 @@ class Replies:
                     _log.warning("waiting tasks cannot be looked at: %s", error)
 
     async def close(self) -> None:
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await ended(self._loops)
         self._loops.clear()
         for futures in self._futures.values():
             for future in futures:
                 future.cancel()
         self._futures.clear()
+
+
+async def ended(loops: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel background loops until they have ended, whatever they raise.
+
+    Once is not always enough: before Python 3.12 `asyncio.wait_for`, which fakeredis reads with, swallows a cancellation
+    that comes together with what it waits for.
+    """
+    left = {loop for loop in loops if not loop.done()}
+    while left:
+        for loop in left:
+            loop.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)

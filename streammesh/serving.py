@@ -26,6 +26,7 @@ from streammesh.mesh import Mesh
 from streammesh.perform import Performer
 from streammesh.pulse import Pulse, Renewal
 from streammesh.registry import Beat, Card
+from streammesh.replies import ended
 from streammesh.store import BLOCK
 from streammesh.sweep import Sweep
 
@@ -113,9 +114,7 @@ class Serving:
             self._state = "draining"
             pulse.hurry()
             await self._drain(claiming)
-            for loop in others:
-                loop.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            await ended(others)
             pulse.stop()
             await asyncio.to_thread(pulse.join, 5.0)
             await self._leave()
