@@ -7,7 +7,7 @@ the files it names), so a task that runs twice answers the same twice.
     reader       list-documents, read-document     folder -> documents -> titles and clean text
     keywords     count-terms, rank-keywords        text -> counts -> keywords by TF-IDF over the corpus
     summarizer   summarize                         text -> its most telling sentences, by one of three methods
-    critic       criticize                         text and summary -> coverage, redundancy, length, overall
+    critic       criticize                         text and summary -> coverage, redundancy, length, clarity, overall
     editor       assemble-digest                   what the others found -> digest.md
 
 `workers/text/` holds what several of them need to know about text; it does not know streammesh.

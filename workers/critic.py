@@ -1,24 +1,27 @@
 """The critic: how good a summary is for its text, in numbers from 0.0 to 1.0.
 
 `coverage` is the share of the text's weighted terms that the summary mentions, `redundancy` how much its sentences
-repeat each other (0.0 is best), `length` whether a reader gets neither a stub nor an essay. `overall` weighs the three.
+repeat each other (0.0 is best), `length` whether a reader gets neither a stub nor an essay, `clarity` how well its
+sentences stand alone. `overall` weighs the four.
 """
 
 from collections import Counter
 from itertools import combinations
 
 from streammesh import Agent
-from workers.text.terms import overlap, terms, words
+from workers.text.sentences import fitness, places, sentences
+from workers.text.terms import terms, words
 
 TOP_TERMS = 25
 SHORTEST, LONGEST = 20, 90  # words of a comfortable summary
+WEIGHTS = {"coverage": 0.3, "novelty": 0.15, "length": 0.15, "clarity": 0.4}
 
 agent = Agent("critic", slots=4)
 
 
 @agent.capability("criticize")
 def criticize(summary: list[str], text: str) -> dict[str, float]:
-    """Scores the sentences of a summary against its text. Returns {coverage, redundancy, length, overall}.
+    """Scores the sentences of a summary against its text. Returns {coverage, redundancy, length, clarity, overall}.
 
     An empty summary scores 0.0 overall, except for a text without any terms, of which nothing could be said.
     """
@@ -26,8 +29,10 @@ def criticize(summary: list[str], text: str) -> dict[str, float]:
         "coverage": coverage(summary, text),
         "redundancy": redundancy(summary),
         "length": length(summary, text),
+        "clarity": clarity(summary, text),
     }
-    overall = 0.5 * scores["coverage"] + 0.25 * (1 - scores["redundancy"]) + 0.25 * scores["length"]
+    merits = {**scores, "novelty": 1.0 - scores["redundancy"]}
+    overall = sum(weight * merits[name] for name, weight in WEIGHTS.items())
     if not summary:
         overall = 0.0 if terms(text) else 1.0
     return {name: round(value, 3) for name, value in {**scores, "overall": overall}.items()}
@@ -42,9 +47,10 @@ def coverage(summary: list[str], text: str) -> float:
 
 
 def redundancy(summary: list[str]) -> float:
-    """The overlap of the two sentences that repeat each other most."""
+    """The terms that the two most similar sentences share, as a share of all they have (Dice)."""
     bags = [set(terms(sentence)) for sentence in summary]
-    return max((overlap(one, other) for one, other in combinations(bags, 2)), default=0.0)
+    pairs = [(one, other) for one, other in combinations(bags, 2) if one or other]
+    return max((2 * len(one & other) / (len(one) + len(other)) for one, other in pairs), default=0.0)
 
 
 def length(summary: list[str], text: str) -> float:
@@ -54,6 +60,16 @@ def length(summary: list[str], text: str) -> float:
     if said < enough:
         return said / enough
     return min(1.0, LONGEST / said) if said else 1.0
+
+
+def clarity(summary: list[str], text: str) -> float:
+    """The mean fitness of the sentences, less what their place in the text costs; one that is not in it counts nothing."""
+    found = sentences(text)
+    place: dict[str, float] = {}
+    for sentence, value in zip(found, places(found), strict=True):
+        place.setdefault(sentence, value)
+    values = [place.get(sentence, 0.0) * fitness(sentence) for sentence in summary]
+    return sum(values) / len(values) if values else 0.0
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from streammesh import Agent, Reject
-from workers.text.sentences import OWNER, fitness, sentences
+from workers.text.sentences import fitness, places, sentences
 from workers.text.terms import overlap, terms
 
 MAX_SENTENCES = 400  # a longer text is judged by its first sentences; keeps the graph below 80,000 pairs
 DAMPING = 0.75
 ROUNDS = 30
-TOO_SIMILAR = 0.6
+TOO_SIMILAR = 0.7
 
 agent = Agent("summarizer", slots=4)
 
@@ -50,22 +50,17 @@ def summarize(text: str, sentences: int = 3, method: str = "graph", title: str =
 def quotable(text: str, title: str = "") -> list[Candidate]:
     """The first 400 different sentences of a text that are fit to be quoted and say more than the title does.
 
-    From the first docstring of a class or function on, sentences are about parts of the whole and count less, most of
-    all those that do not name the part. A text without any complete sentence offers its longer list items and headings.
+    A text without any complete sentence offers its longer list items and headings.
     """
     all_sentences = sentences(text)
-    return candidates_among(all_sentences, title, "") or candidates_among(all_sentences, title, full_stop=".")
+    placed = list(zip(all_sentences, places(all_sentences), strict=True))
+    return candidates_among(placed, title, "") or candidates_among(placed, title, full_stop=".")
 
 
-def candidates_among(all_sentences: list[str], title: str, full_stop: str) -> list[Candidate]:
+def candidates_among(placed: list[tuple[str, float]], title: str, full_stop: str) -> list[Candidate]:
     known = set(terms(title))
     found: dict[str, Candidate] = {}
-    place = 1.0
-    for sentence in all_sentences:
-        if OWNER.match(sentence):
-            place = 0.5
-        elif place < 1.0:
-            place = 0.25
+    for sentence, place in placed:
         fit = 0.0 if sentence in found else place * fitness(sentence + full_stop)
         if fit > 0 and not known.issuperset(bag := terms(sentence)):
             found[sentence] = Candidate(sentence, bag, fit)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.critic import coverage, criticize, length, redundancy
+from workers.critic import clarity, coverage, criticize, length, redundancy
 
 TEXT = (
     "The heap keeps items in order. The heap is a tree of items. A heap of items has one root. Bread is baked at home."
@@ -28,6 +28,21 @@ def test_redundancy_is_that_of_the_worst_pair() -> None:
     assert 0.0 < redundancy(["The heap keeps items.", "The heap grows tall."]) < 1.0
 
 
+def test_clarity_is_of_sentences_that_stand_alone_and_come_early() -> None:
+    text = (
+        "The first sentence says what it is about. However, it depends on the weather.\n\npush(): Push item onto heap."
+    )
+    first, second, third = (
+        "The first sentence says what it is about.",
+        "However, it depends on the weather.",
+        "push(): Push item onto heap.",
+    )
+    assert clarity([first], text) == 1.0
+    assert clarity([first], text) > clarity([third], text) > clarity([second], text) > 0.0
+    assert clarity([first, "The text does not say this at all."], text) == 0.5
+    assert clarity([], text) == 0.0
+
+
 def test_length_is_best_between_a_stub_and_an_essay() -> None:
     text = "word " * 1_000
     scores = [length(["word " * n], text) for n in (0, 5, 20, 90, 180, 900)]
@@ -39,7 +54,7 @@ def test_length_is_best_between_a_stub_and_an_essay() -> None:
 @pytest.mark.parametrize("text", ["", TEXT, "...", "the of and"])
 def test_all_scores_are_shares(summary: list[str], text: str) -> None:
     scores = criticize(summary, text)
-    assert set(scores) == {"coverage", "redundancy", "length", "overall"}
+    assert set(scores) == {"coverage", "redundancy", "length", "clarity", "overall"}
     assert all(0.0 <= score <= 1.0 for score in scores.values())
 
 

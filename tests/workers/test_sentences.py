@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.text.sentences import fitness, sentences
+from workers.text.sentences import fitness, places, sentences
 
 GOOD = "The heap queue algorithm keeps the smallest item at the front of a list."
 
@@ -30,6 +30,7 @@ def test_one_sentence_stays_one(text: str) -> None:
         ('He said "stop." Then he left. (Really.) So it ends.', 4),
         ("All of list L. The rest stays. It ends with x. So be it.", 4),
         ("Wait... There is more. os.path is a module. foo_bar does it.", 4),
+        ("First it moves (on-screen!) 15 pixels there. Then it stops (at last). So it is. Done.", 4),
         ("Heading without stop\n\nFirst item\n\nA sentence. And another one.", 4),
         ("", 0),
     ],
@@ -69,6 +70,7 @@ def test_a_plain_sentence_is_fit() -> None:
         "Too short.",
         "THE SHOUTED WORDS OF A LEGAL TEXT ARE NOTHING.",
         "It goes on and on...",
+        "Here os.pardir is the parent directory (always '..')",
     ],
 )
 def test_fragments_code_licences_and_credits_are_never_fit(sentence: str) -> None:
@@ -87,3 +89,10 @@ def test_fragments_code_licences_and_credits_are_never_fit(sentence: str) -> Non
 )
 def test_sentences_that_lean_on_others_are_less_fit(sentence: str) -> None:
     assert 0.0 < fitness(sentence) < fitness(GOOD)
+
+
+def test_a_text_says_first_what_it_is_about_and_its_parts_count_less() -> None:
+    first, later, named, unnamed = places(["What it is.", "And more.", "push(): Push an item.", "It returns nothing."])
+    assert first == 1.0
+    assert first > later > named > unnamed > 0.0
+    assert places([]) == []

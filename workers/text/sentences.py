@@ -8,7 +8,7 @@ import re
 
 from workers.text.terms import STOP_WORDS
 
-TERMINAL = re.compile(r"""(?<![\s"'(\[:,;])[.!?…]{1,5}[)\]"'”’»]{0,5}$""")  # not the point in: always '.'
+TERMINAL = re.compile(r"""(?<![\s"'(\[:,;.!?…])[.!?…]{1,5}[)\]"'”’»]{0,5}$""")  # not the point in: always '.'
 OPENER = re.compile(r"""["'“‘«(\[]*(?:[A-Z0-9À-ÞЀ-Я]|\w+[(_.]\w)""")
 INITIAL = re.compile(r"""["'“‘(\[]*[A-HJ-Z]\.$""")
 ABBREVIATION = re.compile(
@@ -39,7 +39,7 @@ DANGLING = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 BACKWARD = re.compile(
-    r"\b(?:above|below|following|follows|aforementioned|latter|former|example|though|however|hack|don't|you'll|i'm|we)\b",
+    r"\b(?:above|below|following|follows|aforementioned|latter|former|example|though|however|hack|don't|you'll|i'm|we|see)\b",
     re.IGNORECASE,
 )
 RUN_ON = re.compile(r"[a-z)][.!?] [a-z]\w")
@@ -64,6 +64,8 @@ def ends_sentence(piece: str, following: str) -> bool:
     """Whether a sentence ends after `piece`, given the word that comes next."""
     if not TERMINAL.search(piece) or not OPENER.match(following):
         return False
+    if piece.endswith(")") and not following[0].isalpha():  # "it moves (on-screen!) 15 pixels"
+        return False
     initial = INITIAL.match(piece) and following.lower() not in STOP_WORDS  # "J. Smith", but not "in list L. The"
     return not (initial or ABBREVIATION.match(piece))
 
@@ -86,6 +88,23 @@ def fitness(sentence: str) -> float:
     if body.rstrip("\"')").endswith(("!", "?")):
         score *= 0.5
     return score
+
+
+def places(all_sentences: list[str]) -> list[float]:
+    """What its place in the text makes of each sentence, from 0.0 to 1.0: a text says first what it is about.
+
+    From the first docstring of a class or function on, sentences are about parts of the whole and count half; those that
+    do not name the part, a quarter.
+    """
+    found = []
+    part = 1.0
+    for index, sentence in enumerate(all_sentences):
+        if OWNER.match(sentence):
+            part = 0.5
+        elif part < 1.0:
+            part = 0.25
+        found.append(part * (0.6 + 0.4 / (1 + index / 10)))
+    return found
 
 
 def is_complete(text: str) -> bool:
