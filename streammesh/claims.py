@@ -110,16 +110,18 @@ class Claims:
         if self._orders[shard] is None:
             names = [name for name in self._capabilities if name not in self.paused]
             orders = []
+            inbox = self._keys.inbox(self._me, shard)
             for lane in TURNS:
                 lanes = [lane, *(other for other in ("high", "normal", "low") if other != lane)]
                 for shift in range(max(1, len(names))):
                     rotated = names[shift:] + names[:shift]
-                    order = _Order([self._keys.inbox(self._me, shard)], ["", raw_tag("inbox", shard)], [""])
+                    order = _Order([inbox], ["", raw_tag(inbox, shard)], [""])
                     for one in lanes:
                         if one in self._lanes[shard]:
                             for name in rotated:
-                                order.streams.append(self._keys.tasks(name, one, shard))
-                                order.about += (name, raw_tag(name, shard))
+                                stream = self._keys.tasks(name, one, shard)
+                                order.streams.append(stream)
+                                order.about += (name, raw_tag(stream, shard))
                                 order.capabilities.append(name)
                     orders.append(order)
             # Neighbouring turns should differ in lane, not only in capability: step through with a stride.
@@ -382,8 +384,7 @@ class Claims:
             for one in list(self.held.values())
             if one.shard == shard and one.stream in index
         ]
-        raws = [raw_tag(name, shard) for name in self._capabilities for _ in lanes] + [raw_tag("inbox", shard)]
-        return streams, raws, held
+        return streams, [raw_tag(stream, shard) for stream in streams], held
 
     def find(self, id: str) -> Held | None:
         """What is held of the task ``id``."""

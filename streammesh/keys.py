@@ -8,9 +8,9 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:tasks:<capability>      STREAM  group `agents`: unfinished tasks; lanes `:high` and `:low` when used
     {mesh}:inbox:<agent>           STREAM  group `agents`: messages and tasks for one agent
     {mesh}:task:<id>               HASH    the record of a task; TTL once it is finished
+    {mesh}:inboxes                 ZSET    agent id -> ms at which its inbox in this shard was made
     {mesh}:due                     ZSET    ms -> task:<id>: delayed tasks and retries
     {mesh}:dead:<capability>       STREAM  dead letters
-    {mesh}:inboxes                 ZSET    agent id -> ms: which inboxes there are
     {mesh}:caps                    SET     capabilities that were ever used in this shard
     {mesh}:replies:<client>        STREAM  results pushed to a waiting client; TTL
     {mesh}:sweep                   HASH    when this shard was last swept, and the grace after a stall
@@ -64,12 +64,12 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def raw_tag(capability: str, shard: int) -> str:
-    """The word that a raw ``XADD`` task's id begins with: ``r`` + 4 hex digits of the capability (+ ``.shard`` past 0).
+def raw_tag(stream: str, shard: int) -> str:
+    """The word that a raw ``XADD`` task's id begins with: ``r`` + 4 hex digits of the stream's key (+ ``.shard`` past 0).
 
     Two streams can mint one entry id in the same millisecond, so the entry id alone would not be unique.
     """
-    return f"r{sha1(capability.encode()).hexdigest()[:4]}" + (f".{shard}" if shard else "")
+    return f"r{sha1(stream.encode()).hexdigest()[:4]}" + (f".{shard}" if shard else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,9 @@ class Sweep:
         moved = buried = 0
         while True:
             word, some, few = await self._store.run(
-                "inbox_drain", [self._keys.prefix(shard)], [agent, 200, raw_tag("inbox", shard), *offered]
+                "inbox_drain",
+                [self._keys.prefix(shard)],
+                [agent, 200, raw_tag(self._keys.inbox(agent, shard), shard), *offered],
             )
             moved, buried = moved + int(some), buried + int(few)
             if word != "more":

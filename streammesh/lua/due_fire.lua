@@ -16,8 +16,7 @@ for _, member in ipairs(members) do
     r = fields(r)
     if r.state == 'delayed' then
       redis.call('HDEL', TAG .. 'task:' .. id, 'due')
-      put(id, r, now)
-      fired = fired + 1
+      if put(id, r, now) then fired = fired + 1 end
     end
   end
   redis.call('ZREM', due, member)

@@ -7,8 +7,7 @@
 if redis.call('EXISTS', TAG .. 'agent:' .. ARGV[1]) == 0 then return 'missing' end
 local now = clock()
 local stream = TAG .. 'inbox:' .. ARGV[1]
-if redis.call('EXISTS', stream) == 0 then redis.call('ZADD', TAG .. 'inboxes', text(now), ARGV[1]) end
-open(stream)
+if redis.call('EXISTS', stream) == 0 then make(stream, nil, ARGV[1], now) end
 local args = {}
 for i = 2, #ARGV do args[#args + 1] = ARGV[i] end
 for i = 1, #args, 2 do

@@ -39,44 +39,67 @@ local function event(kind, ...)
   redis.call('XADD', TAG .. 'events', 'MAXLEN', '~', 10000, '*', 'type', kind, ...)
 end
 
--- Makes sure that `stream` has its group, from its first entry, and that its capability is listed.
-local function open(stream, capability)
-  if redis.call('EXISTS', stream) == 0 then
-    redis.call('XGROUP', 'CREATE', stream, 'agents', '0', 'MKSTREAM')
-    if capability then redis.call('SADD', TAG .. 'caps', capability) end
+-- Whether `stream` can be added to: 'stream' when it is there, 'none' when it can be made, else nothing.
+local function usable(stream)
+  local kind = redis.call('TYPE', stream)
+  kind = kind.ok or kind
+  return (kind == 'stream' or kind == 'none') and kind
+end
+
+-- Makes `stream` with its group, from its first entry, and lists it: the inbox of `agent`, or a lane of `capability`.
+local function make(stream, capability, agent, now)
+  redis.call('XGROUP', 'CREATE', stream, 'agents', '0', 'MKSTREAM')
+  if agent then
+    redis.call('ZADD', TAG .. 'inboxes', text(now), agent)
+  else
+    redis.call('SADD', TAG .. 'caps', capability)
+  end
+end
+
+-- Acknowledges and deletes entries, as many in one call as Lua can pass. Neither command can run out of memory, so what
+-- fails here is a stream that became something else, and that must not undo what was settled.
+local function away(stream, entries)
+  for from = 1, #entries, 1000 do
+    local some = {}
+    for i = from, math.min(from + 999, #entries) do some[#some + 1] = entries[i] end
+    redis.pcall('XACK', stream, 'agents', unpack(some))
+    redis.pcall('XDEL', stream, unpack(some))
   end
 end
 
 -- The optional fields of an entry, in their order on the wire; anything else a record carries as `header.<name>`.
 local WIRE = {'capability', 'deadline', 'run', 'step', 'correlation', 'causation', 'hops', 'traceparent', 'by'}
 
--- Puts the task `id` with the record `r` (a table) at the tail of its stream: entry added, record queued.
-local function put(id, r, now)
-  local stream = TAG .. 'tasks:' .. r.capability
-  local args = {'id', id, 'payload', r.payload or '{}', 'attempt', text((tonumber(r.attempt) or 0) + 1), 'at', iso(now)}
+-- The most words of an entry that somebody added by hand: fields and values.
+local WIDEST = 2000
+
+-- The id of the entry with the fields `f`: what it says, or one made of `word` and its place. Second: what is wrong with it.
+local function identity(f, entry, word)
+  local id = f.id
+  if id and id ~= '' and #id <= 128 and not string.find(id, '[^%w_.:%-]') then return id end
+  return word .. '-' .. entry, id and 'invalid_id' or nil
+end
+
+-- Makes the record of an entry that came by a bare XADD; its unknown fields become headers.
+local function adopt(id, f, capability, entry, now)
+  local key = TAG .. 'task:' .. id
+  redis.call('HSET', key, 'state', 'queued', 'capability', capability, 'payload', f.payload or '{}', 'enqueued_at', f.at or iso(now),
+    'entry', entry)
+  local known = {id = true, payload = true, attempt = true, at = true, capability = true, type = true, reply_to = true}
   for _, name in ipairs(WIRE) do
-    if r[name] and (name ~= 'capability' or r.to) then
-      args[#args + 1] = name
-      args[#args + 1] = r[name]
-    end
+    if f[name] and not known[name] then redis.call('HSET', key, name, f[name]) end
+    known[name] = true
   end
-  for name, value in pairs(r) do
-    if string.sub(name, 1, 7) == 'header.' then
-      args[#args + 1] = string.sub(name, 8)
-      args[#args + 1] = value
-    end
+  for name, value in pairs(f) do
+    if not known[name] then redis.call('HSET', key, 'header.' .. name, value) end
   end
-  if r.to then
-    stream = TAG .. 'inbox:' .. r.to
-    if redis.call('EXISTS', stream) == 0 then redis.call('ZADD', TAG .. 'inboxes', text(now), r.to) end
-    open(stream)
-  else
-    if r.priority then stream = stream .. ':' .. r.priority end
-    open(stream, r.capability)
-  end
-  local entry = redis.call('XADD', stream, '*', unpack(args))
-  redis.call('HSET', TAG .. 'task:' .. id, 'state', 'queued', 'entry', entry)
-  return entry
+end
+
+-- Writes a dead letter; returns its entry id.
+local function letter(capability, id, payload, reason, why, attempts, agent, at)
+  redis.call('SADD', TAG .. 'caps', capability)
+  return redis.call('XADD', TAG .. 'dead:' .. capability, '*', 'id', id, 'payload', payload or '{}', 'reason', reason,
+    'error', why, 'attempts', attempts or '0', 'agent', agent or '', 'at', at)
 end
 
 -- Tells every waiting client what became of `id`. A hint: the record is the truth.
@@ -96,14 +119,42 @@ end
 -- Ends the task `id` as a dead letter. Kept for a week as a record, until somebody replays or removes it as a letter.
 local function bury(id, r, reason, why, now, detail)
   local at = iso(now)
-  redis.call('SADD', TAG .. 'caps', r.capability)
-  local letter = redis.call('XADD', TAG .. 'dead:' .. r.capability, '*', 'id', id, 'payload', r.payload or '{}',
-    'reason', reason, 'error', why, 'attempts', r.attempt or '0', 'agent', r.agent or '', 'at', at)
+  local place = letter(r.capability, id, r.payload, reason, why, r.attempt, r.agent, at)
   local key = TAG .. 'task:' .. id
-  redis.call('HSET', key, 'state', 'dead', 'capability', r.capability, 'reason', reason, 'error', why, 'letter', letter,
+  redis.call('HSET', key, 'state', 'dead', 'capability', r.capability, 'reason', reason, 'error', why, 'letter', place,
     'finished_at', at)
   if detail and detail ~= '' then redis.call('HSET', key, 'error_detail', detail) end
   redis.call('PEXPIRE', key, 604800000)
   event('task.dead', 'task', id, 'capability', r.capability, 'reason', reason, 'msg', why, 'at', at)
   answer(id, r.waiters, 'dead', why)
+end
+
+-- Puts the task `id` with the record `r` (a table) at the tail of its stream: entry added, record queued. Where that key
+-- holds another type the task is buried, and nothing is returned.
+local function put(id, r, now)
+  local stream = TAG .. 'tasks:' .. r.capability
+  local args = {'id', id, 'payload', r.payload or '{}', 'attempt', text((tonumber(r.attempt) or 0) + 1), 'at', iso(now)}
+  for _, name in ipairs(WIRE) do
+    if r[name] and (name ~= 'capability' or r.to) then
+      args[#args + 1] = name
+      args[#args + 1] = r[name]
+    end
+  end
+  for name, value in pairs(r) do
+    if string.sub(name, 1, 7) == 'header.' then
+      args[#args + 1] = string.sub(name, 8)
+      args[#args + 1] = value
+    end
+  end
+  if r.to then
+    stream = TAG .. 'inbox:' .. r.to
+  elseif r.priority then
+    stream = stream .. ':' .. r.priority
+  end
+  local kind = usable(stream)
+  if not kind then return bury(id, r, 'stream_unusable', 'the key of its stream holds another type', now) end
+  if kind == 'none' then make(stream, r.capability, r.to, now) end
+  local entry = redis.call('XADD', stream, '*', unpack(args))
+  redis.call('HSET', TAG .. 'task:' .. id, 'state', 'queued', 'entry', entry)
+  return entry
 end

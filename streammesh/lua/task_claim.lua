@@ -45,25 +45,26 @@ local function take(s, entry, flat, dead)
     end
     capability = f.capability or 'inbox'
   end
-  local id, flaw = f.id, nil
-  if not id or #id > 128 or id == '' or string.find(id, '[^%w_.:%-]') then
-    id, flaw = ARGV[about + 2 * (s - 2) + 1] .. '-' .. entry, id and 'invalid_id' or nil
-  end
+  local id, flaw = identity(f, entry, ARGV[about + 2 * (s - 2) + 1])
   local key = TAG .. 'task:' .. id
   local r = redis.pcall('HMGET', key, 'state', 'entry', 'attempt', 'failures', 'deaths', 'cancel', 'agent', 'waiters')
   if r.err then
-    redis.call('XADD', TAG .. 'dead:' .. capability, '*', 'id', id, 'payload', f.payload or '{}', 'reason', 'record_unusable',
-      'error', 'the key of the record holds another type', 'attempts', '0', 'agent', '', 'at', at)
+    letter(capability, id, f.payload, 'record_unusable', 'the key of the record holds another type', nil, nil, at)
     return drop(s, entry)
   end
   local state, attempt, deaths = r[1], (tonumber(r[3]) or 0) + 1, tonumber(r[5]) or 0
   if not state then
-    local extra = {'state', 'queued', 'capability', capability, 'payload', f.payload or '{}', 'enqueued_at', f.at or at,
-      'entry', entry}
-    if f.deadline then table.insert(extra, 'deadline') table.insert(extra, f.deadline) end
-    redis.call('HSET', key, unpack(extra))
-  elseif r[2] ~= entry or (state ~= 'queued' and not (state == 'running' and dead and r[7] == dead)) then
+    if #flat > WIDEST then
+      letter(capability, id, f.payload, 'invalid_payload', 'the entry has ' .. #flat / 2 .. ' fields', nil, nil, at)
+      return drop(s, entry)
+    end
+    adopt(id, f, capability, entry, now)
+  elseif r[2] ~= entry or (state ~= 'queued' and state ~= 'running') then
     return drop(s, entry)
+  elseif state == 'running' and r[7] ~= dead then
+    -- It runs already, with somebody who may live: with us, when this claim is asked again since its reply was lost, or
+    -- with another, when the group was made anew. The entry stays: its owner settles it, or it is handed back as a stray.
+    return
   end
   if r[6] then
     -- Asked to be cancelled in an attempt that could not obey: it died, or failed.
@@ -94,7 +95,8 @@ if orphans > 0 and (tonumber(redis.call('HGET', TAG .. 'sweep', 'grace')) or 0) 
   for i = orphans_at + 1, orphans_at + 2 * orphans, 2 do
     local s, consumer = tonumber(ARGV[i]), ARGV[i + 1]
     if left > 0 then
-      for _, p in ipairs(redis.call('XPENDING', KEYS[s], 'agents', 'IDLE', lease, '-', '+', left, consumer)) do
+      local pending = redis.pcall('XPENDING', KEYS[s], 'agents', 'IDLE', lease, '-', '+', left, consumer)
+      for _, p in ipairs(pending.err and {} or pending) do
         local got = redis.call('XCLAIM', KEYS[s], 'agents', me, lease, p[1])
         if got[1] and got[1][2] then
           take(s, p[1], got[1][2], consumer)
@@ -109,8 +111,8 @@ end
 
 for i = 7, 6 + 2 * given, 2 do
   local s, entry = tonumber(ARGV[i]), ARGV[i + 1]
-  local p = redis.call('XPENDING', KEYS[s], 'agents', entry, entry, 1)
-  if p[1] and p[1][2] == me then
+  local p = redis.pcall('XPENDING', KEYS[s], 'agents', entry, entry, 1)
+  if not p.err and p[1] and p[1][2] == me then
     local got = redis.call('XRANGE', KEYS[s], entry, entry)
     if got[1] then take(s, entry, got[1][2]) else redis.call('XACK', KEYS[s], 'agents', entry) end
   end
@@ -122,20 +124,18 @@ for s = 2, #KEYS do
   if got and got.err then
     if string.find(tostring(got.err), 'NOGROUP') then
       -- The stream or its group went away: data was lost or deleted. Begin again at its first entry, and say so.
-      redis.call('XGROUP', 'CREATE', KEYS[s], 'agents', '0', 'MKSTREAM')
-      -- An inbox that was drained while its agent seemed dead: listed again, or nobody would drain it the next time.
-      if ARGV[about + 2 * (s - 2)] == '' then redis.call('ZADD', TAG .. 'inboxes', 'NX', text(now), me) end
+      -- An inbox that was drained while its agent seemed dead is listed again, or nobody would drain it the next time.
+      local capability = ARGV[about + 2 * (s - 2)]
+      make(KEYS[s], capability, capability == '' and me, now)
       event('stream.group_recreated', 'stream', KEYS[s], 'at', at)
     else
-      return redis.error_reply(tostring(got.err))
+      -- Not a stream any more. The others go on.
+      event('stream.unusable', 'stream', KEYS[s], 'msg', tostring(got.err), 'at', at)
     end
   elseif got and got[1] then
     for _, e in ipairs(got[1][2]) do take(s, e[1], e[2]) end
   end
 end
 
-for s, entries in pairs(gone) do
-  redis.call('XACK', KEYS[s], 'agents', unpack(entries))
-  redis.call('XDEL', KEYS[s], unpack(entries))
-end
+for s, entries in pairs(gone) do away(KEYS[s], entries) end
 return {items, skipped}

@@ -4,11 +4,16 @@
 -- ARGV 1 number of items, then for each: index into KEYS of its stream, capability, id, payload (JSON),
 --        when ('' now | '+ms' from now | ms since 1970), number of pairs, then the pairs (name, value). Pairs go into the
 --        record; `waiters priority to` stay there, `header.x` is `x` in the entry, `deadline` may be '+ms'
--- Returns one word for each: 'ok' | 'duplicate <state>' | 'conflict <state>' (known id, other payload; nothing changed)
+-- Returns one word for each: 'ok' | 'duplicate <state>' | 'conflict <state>' (known id, other payload; nothing changed;
+--         the state is `unusable` where the key of the record holds another type)
 -- Called by tasks.Tasks.enqueue
 local now = clock()
 local at = iso(now)
-local opened = {}
+local kinds = {}
+for s = 2, #KEYS do
+  kinds[KEYS[s]] = usable(KEYS[s])
+  if not kinds[KEYS[s]] then return redis.error_reply('WRONGTYPE ' .. KEYS[s] .. ' is not a stream') end
+end
 local verdicts = {}
 local i = 2
 for n = 1, tonumber(ARGV[1]) do
@@ -16,8 +21,10 @@ for n = 1, tonumber(ARGV[1]) do
   local pairs_n = tonumber(ARGV[i + 5])
   i = i + 6
   local key = TAG .. 'task:' .. id
-  local known = redis.call('HMGET', key, 'state', 'payload')
-  if known[1] then
+  local known = redis.pcall('HMGET', key, 'state', 'payload')
+  if known.err then
+    verdicts[n] = 'conflict unusable'
+  elseif known[1] then
     verdicts[n] = (known[2] == payload and 'duplicate ' or 'conflict ') .. known[1]
   else
     local entry = {'id', id, 'payload', payload, 'attempt', '1', 'at', at}
@@ -34,11 +41,9 @@ for n = 1, tonumber(ARGV[1]) do
       end
     end
     if when == '' then
-      if not opened[stream] then
-        opened[stream] = true
-        local inbox = string.sub(stream, #TAG + 1, #TAG + 6) == 'inbox:' and string.sub(stream, #TAG + 7)
-        if inbox and redis.call('EXISTS', stream) == 0 then redis.call('ZADD', TAG .. 'inboxes', text(now), inbox) end
-        open(stream, not inbox and capability)
+      if kinds[stream] == 'none' then
+        kinds[stream] = 'stream'
+        make(stream, capability, string.sub(stream, #TAG + 1, #TAG + 6) == 'inbox:' and string.sub(stream, #TAG + 7), now)
       end
       record[#record + 1] = 'entry'
       record[#record + 1] = redis.call('XADD', stream, '*', unpack(entry))

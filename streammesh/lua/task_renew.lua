@@ -18,10 +18,10 @@ for n = 1, tonumber(ARGV[3]) do
   ours[s .. ' ' .. entry] = true
   local mine
   if id == '' then
-    local p = redis.call('XPENDING', KEYS[s], 'agents', entry, entry, 1)
-    mine = p[1] and p[1][2] == me
+    local p = redis.pcall('XPENDING', KEYS[s], 'agents', entry, entry, 1)
+    mine = not p.err and p[1] and p[1][2] == me
   else
-    local r = redis.call('HMGET', TAG .. 'task:' .. id, 'state', 'agent', 'attempt', 'cancel')
+    local r = redis.pcall('HMGET', TAG .. 'task:' .. id, 'state', 'agent', 'attempt', 'cancel')
     mine = r[1] == 'running' and r[2] == me and r[3] == ARGV[i + 3]
     if mine and r[4] then cancel[#cancel + 1] = id end
   end
@@ -37,30 +37,40 @@ for s, entries in pairs(held) do
     local args = {}
     for i = from, math.min(from + 499, #entries) do args[#args + 1] = entries[i] end
     args[#args + 1] = 'JUSTID'
-    redis.call('XCLAIM', KEYS[s], 'agents', me, 0, unpack(args))
+    -- A stream that went away has nothing to renew; the records say who owns what.
+    redis.pcall('XCLAIM', KEYS[s], 'agents', me, 0, unpack(args))
   end
 end
+-- A stray that another agent runs (its group was made anew) is that one's: its next renewal takes the entry back. Only when
+-- that did not happen for ten leases there is nobody left who could.
+local function hand_back(s, entry, idle)
+  local got = redis.call('XRANGE', KEYS[s], entry, entry)
+  local flat = got[1] and got[1][2]
+  if flat then
+    local f = fields(flat)
+    local id = identity(f, entry, ARGV[raw + s])
+    local key = TAG .. 'task:' .. id
+    local r = f.type and {} or redis.pcall('HMGET', key, 'state', 'entry', 'agent')
+    if r[1] == 'running' and r[2] == entry and r[3] ~= me and idle < 20 * tonumber(ARGV[2]) then return end
+    if r.err or not r[1] then
+      -- A claim will say what it is.
+      if #flat > WIDEST then
+        letter('inbox', id, f.payload, 'invalid_payload', 'the entry has ' .. #flat / 2 .. ' fields', nil, nil, iso(now))
+      else
+        redis.call('XADD', KEYS[s], '*', unpack(flat))
+      end
+    elseif r[2] == entry and (r[1] == 'queued' or r[1] == 'running') then
+      put(id, fields(redis.call('HGETALL', key)), now)
+    end
+  end
+  away(KEYS[s], {entry})
+  strays = strays + 1
+end
+
 for s = 2, #KEYS do
   local pending = redis.pcall('XPENDING', KEYS[s], 'agents', 'IDLE', ARGV[2], '-', '+', 100, me)
   for _, p in ipairs(pending.err and {} or pending) do
-    if not ours[s .. ' ' .. p[1]] then
-      local got = redis.call('XRANGE', KEYS[s], p[1], p[1])
-      if got[1] then
-        local flat = got[1][2]
-        local f = fields(flat)
-        local id = f.id or ARGV[raw + s] .. '-' .. p[1]
-        local key = not f.type and TAG .. 'task:' .. id
-        local r = key and redis.call('HMGET', key, 'state', 'entry', 'agent') or {}
-        if not r[1] then
-          redis.call('XADD', KEYS[s], '*', unpack(flat))
-        elseif r[2] == p[1] and (r[1] == 'queued' or (r[1] == 'running' and r[3] == me)) then
-          put(id, fields(redis.call('HGETALL', key)), now)
-        end
-      end
-      redis.call('XACK', KEYS[s], 'agents', p[1])
-      redis.call('XDEL', KEYS[s], p[1])
-      strays = strays + 1
-    end
+    if not ours[s .. ' ' .. p[1]] then hand_back(s, p[1], p[3]) end
   end
 end
 if strays > 0 then event('task.strays_handed_back', 'agent', me, 'count', strays, 'at', iso(now)) end

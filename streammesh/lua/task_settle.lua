@@ -23,14 +23,12 @@ for n = 1, tonumber(ARGV[2]) do
   local a, b, c = ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
   local verdict = 'ok'
   if verb == 'ack' then
-    local p = redis.call('XPENDING', KEYS[s], 'agents', entry, entry, 1)
-    if p[1] and p[1][2] == me then
+    local p = redis.pcall('XPENDING', KEYS[s], 'agents', entry, entry, 1)
+    if not p.err and p[1] and p[1][2] == me then
       local space = string.find(c, ' ', 1, true)
       local word, said = string.sub(c, 1, (space or 1) - 1), string.sub(c, (space or 0) + 1)
       if word == 'dead' then
-        redis.call('XADD', TAG .. 'dead:inbox', '*', 'id', a, 'payload', b, 'reason', 'message_failed', 'error', said,
-          'attempts', '1', 'agent', me, 'at', at)
-        redis.call('SADD', TAG .. 'caps', 'inbox')
+        letter('inbox', a, b, 'message_failed', said, '1', me, at)
       elseif b ~= '' and space then
         local stream = TAG .. 'replies:' .. b
         redis.call('XADD', stream, 'MAXLEN', '~', 10000, '*', 'id', a, 'state', word, 'value', said)
@@ -79,8 +77,5 @@ for n = 1, tonumber(ARGV[2]) do
   end
 end
 
-for s, entries in pairs(done) do
-  redis.call('XACK', KEYS[s], 'agents', unpack(entries))
-  redis.call('XDEL', KEYS[s], unpack(entries))
-end
+for s, entries in pairs(done) do away(KEYS[s], entries) end
 return verdicts
