@@ -13,6 +13,7 @@ def test_lines_of_a_paragraph_are_joined_and_paragraphs_kept_apart() -> None:
     ("marked", "clean"),
     [
         ("Use ``heappush`` and :func:`~heapq.heappop`.", "Use heappush and heappop."),
+        ("Of ``s`` (a ``str``), take ``s[0]``.", "Of s (a str), take s[0]."),
         ("See the :ref:`manual <man-page>` for it.", "See the manual for it."),
         ("A `link text <https://example.org/a_b>`_ in it.", "A link text in it."),
         ("It is *very* **bold** there.", "It is very bold there."),

@@ -70,6 +70,7 @@ def test_a_plain_sentence_is_fit() -> None:
         "Too short.",
         "THE SHOUTED WORDS OF A LEGAL TEXT ARE NOTHING.",
         "It goes on and on...",
+        "The correct way to write it today is.",
         "Here os.pardir is the parent directory (always '..')",
     ],
 )

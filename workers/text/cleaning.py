@@ -79,7 +79,7 @@ SHOWN = {ord(private): character for character, private in HIDDEN.items()}
 
 def plain(text: str) -> str:
     """Clean text of plain text, reStructuredText or a docstring."""
-    text = re.sub(r"``([^`\n](?:.*?[^`\n])?)``", hide, text)
+    text = re.sub(r"``([^`\n](?:.*?[^`\n])??)``", hide, text)
     paragraphs = (inline(item) for block in prose_blocks(text) for item in items(block))
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph).translate(SHOWN)
 

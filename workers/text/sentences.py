@@ -42,6 +42,7 @@ BACKWARD = re.compile(
     r"\b(?:above|below|following|follows|aforementioned|latter|former|example|though|however|hack|don't|you'll|i'm|we|see)\b",
     re.IGNORECASE,
 )
+HANGING = re.compile(r"\.\.\.$|etc\.\)$|\b(?:is|are|the|an?|and|or|of|following)\W$", re.IGNORECASE)
 RUN_ON = re.compile(r"[a-z)][.!?] [a-z]\w")
 PLAIN = re.compile(r"""["'(\[“‘]*[A-Za-zÀ-ž’'/-]+["')\]”’.,;:!?]*|\d+[.,]?|–""")
 PAIRS = ("()", "[]", "{}", "“”")
@@ -110,7 +111,7 @@ def places(all_sentences: list[str]) -> list[float]:
 def is_complete(text: str) -> bool:
     """Begins like a sentence, ends like one, and closes what it opens."""
     balanced = all(text.count(pair[0]) == text.count(pair[1]) for pair in PAIRS) and text.count('"') % 2 == 0
-    return balanced and bool(OPENER.match(text) and TERMINAL.search(text)) and not text.endswith(("...", "etc.)"))
+    return balanced and bool(OPENER.match(text) and TERMINAL.search(text)) and not HANGING.search(text)
 
 
 def is_prose(text: str) -> bool:
