@@ -42,7 +42,7 @@ BACKWARD = re.compile(
     r"\b(?:above|below|following|follows|aforementioned|latter|former|example|though|however|hack|don't|you'll|i'm|we|see)\b",
     re.IGNORECASE,
 )
-HANGING = re.compile(r"\.\.\.$|etc\.\)$|\b(?:is|are|the|an?|and|or|of|following)\W$", re.IGNORECASE)
+HANGING = re.compile(r"\.\.\.$|etc\.\)$|\b(?:(?<!it )(?<!there )is|are|the|an?|and|or|of|following)\W$", re.IGNORECASE)
 RUN_ON = re.compile(r"[a-z)][.!?] [a-z]\w")
 PLAIN = re.compile(r"""["'(\[“‘]*[A-Za-zÀ-ž’'/-]+["')\]”’.,;:!?]*|\d+[.,]?|–""")
 PAIRS = ("()", "[]", "{}", "“”")
