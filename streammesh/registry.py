@@ -7,7 +7,7 @@ may move. The registry is shard 0's; a lost one (restart without data, FLUSHALL)
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,6 +185,12 @@ class Registry:
         was = await self._store.command("HDEL", self._keys.cap(capability), "paused")
         await self._act("resume", capability=capability, by=by)
         return bool(was)
+
+    async def paused(self, capabilities: Iterable[str]) -> frozenset[str]:
+        """Those of ``capabilities`` that are paused."""
+        names = list(capabilities)
+        said = await self._store.commands([("HGET", self._keys.cap(name), "paused") for name in names])
+        return frozenset(name for name, by in zip(names, said, strict=True) if by)
 
     async def drain(self, agent: str, *, by: str = "client") -> str:
         """Ask a live agent to finish and leave; returns its id. Raises UnknownAgent."""

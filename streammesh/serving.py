@@ -90,6 +90,7 @@ class Serving:
             await mesh.registry.describe(name, handler.card())
         cursors = [await self._last(mesh.keys.control), await self._last(mesh.keys.broadcast)]
         await self.claims.find_lanes()
+        self.claims.pause(await mesh.registry.paused(self._handlers))
         self._state = "ready"
         pulse = Pulse(
             mesh.store, mesh.keys, mesh.registry, self.id, self._card, self.claims.snapshot, lambda: self._tick, self._on_pulse,
