@@ -7,13 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from streammesh import testing
 from tests.servers import FLAVOURS, Server, find_binary
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     parser.addoption(
         "--slow", action="store_true", help="run the tests marked slow as well (they are left out by default)"
     )
+    if not pluginmanager.has_plugin("streammesh"):
+        # Not installed, only on the path: then there is no entry point by which pytest would find the plugin.
+        pluginmanager.register(testing, "streammesh")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
