@@ -7,7 +7,7 @@
 --      then the number of dead consumers, then for each: index into KEYS, consumer
 --      then for each stream from KEYS 2 on: the capability ('' for an inbox), the first word of its raw ids
 -- Returns {items, skipped}; an item is {index into KEYS, entry, id ('' for a message), attempt, failures, deaths, fields}
--- Called by claims.Claims.claim
+-- Called by claims.Claims._claim
 local me, left, lease, keep, poison = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local now = clock()
 local at = iso(now)

@@ -6,7 +6,7 @@
 --      3 number of held ones, then for each: index into KEYS, entry, id ('' for a message), attempt
 --      then for each stream from KEYS 2 on: the first word of its raw ids
 -- Returns {ids lost, ids to cancel, number of strays handed back}
--- Called by pulse.Pulse.beat
+-- Called by pulse.Pulse._renew
 local me = ARGV[1]
 local now = clock()
 local lost, cancel, strays = {}, {}, 0

@@ -3,7 +3,7 @@
 -- KEYS 1 prefix of the shard
 -- ARGV 1 client  2.. ids
 -- Returns three for each: state ('missing' without a record), result, error
--- Called by tasks.Tasks.wait
+-- Called by results.Results._asking
 local out = {}
 local open_states = {queued = true, delayed = true, running = true}
 for n = 2, #ARGV do
