@@ -8,7 +8,6 @@ async with Mesh.connect("redis://localhost:6379") as mesh:
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -77,7 +76,7 @@ class Mesh:
         fixed when the mesh is created (1 unless given). ``patience`` is how many seconds a call goes on trying while the
         server is away. ``unsafe`` accepts a server that may evict keys, and so lose work.
         """
-        settings = from_env(os.environ)
+        settings = from_env()
         return cls(
             url or settings.url, namespace or settings.namespace, shards=shards, patience=patience, name=name, unsafe=unsafe
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,13 @@ class Settings:
     namespace: str = "mesh"
 
 
-def from_env(environ: Mapping[str, str]) -> Settings:
+def from_env(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from ``STREAMMESH_REDIS_URL`` (or ``REDIS_URL``) and ``STREAMMESH_NAMESPACE``.
 
-    ``STREAMMESH_REDIS_URL_FILE`` names a file that holds the URL, for container secrets.
+    ``STREAMMESH_REDIS_URL_FILE`` names a file that holds the URL, for container secrets. The environment is the process's
+    own unless another one is given.
     """
+    environ = os.environ if environ is None else environ
     url = (
         environ.get("STREAMMESH_REDIS_URL") or _secret(environ, "STREAMMESH_REDIS_URL_FILE") or environ.get("REDIS_URL")
     )
