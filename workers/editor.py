@@ -2,7 +2,8 @@
 
 `assemble-digest` is a pure function of its payload. The digest of some thousand documents can be larger than a payload
 or a result may be; then ask for `head` and for `index` with documents that have no summaries, for `entries` some
-hundred documents at a time, and join the parts in the order head, entries, index.
+hundred documents at a time, and join the parts in the order head, entries, index. `after` names the last document of
+the entries before, so that the heading of a folder is written once. `list-documents` gives the right order.
 """
 
 import re
@@ -30,7 +31,7 @@ agent = Agent("editor", slots=1)
 
 @agent.capability("assemble-digest")
 def assemble_digest(
-    documents: list[dict[str, Any]], title: str = "Digest", sections: list[str] | None = None
+    documents: list[dict[str, Any]], title: str = "Digest", sections: list[str] | None = None, after: str = ""
 ) -> dict[str, Any]:
     """Writes the digest. A document is {path, title, words, summary: [sentence], keywords: [term, or {term: ...}]}.
 
@@ -44,7 +45,7 @@ def assemble_digest(
     documents = sorted(documents, key=lambda document: (folder_of(document), document["path"]))
     written = {
         "head": lambda: head(documents, title),
-        "entries": lambda: entries(documents),
+        "entries": lambda: entries(documents, after),
         "index": lambda: index(documents),
     }
     parts = [written[section]() for section in SECTIONS if section in wanted]
@@ -65,11 +66,13 @@ def head(documents: list[dict[str, Any]], title: str) -> str:
     return f"# {prose(title)}\n\n{text}"
 
 
-def entries(documents: list[dict[str, Any]]) -> str:
+def entries(documents: list[dict[str, Any]], after: str) -> str:
     parts = []
+    before = folder_of({"path": after}) if after else ""
     spoken = [document for document in documents if document.get("words")]
     for folder, members in groupby(spoken, key=folder_of):
-        parts.append("## Top folder" if folder == "." else f"## {folder}/")
+        if folder != before:
+            parts.append("## Top folder" if folder == "." else f"## {folder}/")
         parts += [entry(document) for document in members]
     return "\n\n".join(parts)
 

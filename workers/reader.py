@@ -27,7 +27,7 @@ agent = Agent("reader", slots=4)
 
 @agent.capability("list-documents")
 def list_documents(folder: str, extensions: list[str] | None = None, after: str = "") -> dict[str, Any]:
-    """The readable documents of a folder, sorted by path; when `more` is true, ask again with `after` the last one.
+    """The readable documents of a folder, folder by folder; when `more` is true, ask again with `after` the last one.
 
     Returns {folder, documents: [path inside folder], more: bool, skipped: {reason: count}, skips: [{path, why}]}.
     `skips` names at most 100, and no files of other kinds. Links are not followed.
@@ -46,7 +46,7 @@ def list_documents(folder: str, extensions: list[str] | None = None, after: str 
             elif name in files:
                 documents.append((inside / name).as_posix())
         folders[:] = [name for name in folders if not reason_to_skip(Path(here, name), wanted)]
-    left = sorted(path for path in documents if path > after)
+    left = sorted((path for path in documents if not after or place_of(path) > place_of(after)), key=place_of)
     named = sorted(skip for skip in skips if skip[1] != "another kind of file")
     return {
         "folder": str(root.resolve()),
@@ -55,6 +55,11 @@ def list_documents(folder: str, extensions: list[str] | None = None, after: str 
         "skipped": dict(sorted(Counter(why for _, why in skips).items())),
         "skips": [{"path": path, "why": why} for path, why in named[:MAX_SKIPS]],
     }
+
+
+def place_of(path: str) -> tuple[str, str]:
+    """Documents of one folder stand together, those of the top folder first."""
+    return PurePath(path).parent.as_posix(), path
 
 
 def reason_to_skip(path: Path, extensions: tuple[str, ...]) -> str:

@@ -101,6 +101,17 @@ def test_code_is_set_as_code_and_prose_is_left_alone(text: str, marked: str) -> 
     assert prose(text) == marked
 
 
+def test_entries_in_portions_name_each_folder_once() -> None:
+    documents = [{"path": path, "title": "t", "words": 1} for path in ("x.md", "a/1.md", "a/2.md", "b/1.md")]
+    whole = assemble_digest(documents, sections=["entries"])["markdown"]
+    portions = [
+        assemble_digest(documents[n : n + 1], sections=["entries"], after=documents[n - 1]["path"] if n else "")
+        for n in range(4)
+    ]
+    assert "\n".join(portion["markdown"] for portion in portions) == whole
+    assert whole.count("## a/\n") == 1
+
+
 def test_a_keyword_of_very_many_documents_names_some_and_counts_the_rest() -> None:
     documents = [{"path": f"{n:02}.md", "title": "t", "words": 1, "keywords": ["codec"]} for n in range(20)]
     assert "`11.md` and 8 more" in assemble_digest(documents)["markdown"]

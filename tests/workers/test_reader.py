@@ -61,6 +61,16 @@ def test_a_listing_is_sorted_and_says_what_it_left_out(folder: Path) -> None:
     }
 
 
+def test_documents_of_one_folder_stand_together(tmp_path: Path) -> None:
+    for name in ("a/b/1.md", "a/2.md", "a-b/3.md", "z.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("Text.")
+    listed = list_documents(str(tmp_path))["documents"]
+    assert listed == ["z.md", "a/2.md", "a-b/3.md", "a/b/1.md"]
+    for number, path in enumerate(listed):
+        assert list_documents(str(tmp_path), after=path)["documents"] == listed[number + 1 :]
+
+
 def test_a_folder_of_tests_can_be_read_when_it_is_what_was_asked_for(folder: Path) -> None:
     assert list_documents(str(folder / "tests"))["documents"] == ["notes.md"]
 

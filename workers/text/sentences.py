@@ -22,7 +22,7 @@ OWNER = re.compile(r"(?=class |\S+\(\): )(?:class )?([A-Za-z_][\w.]*)(?:\(\))?: 
 BOILERPLATE = re.compile(
     r"""copyright|©|\(c\)\s|all\ rights\ reserved|licen[cs]e|warrant(?:y|ies)|permission\ is|redistribut|spdx
     |["'“]as\ is|public\ domain|\bauthors?\b|\bthanks\b|\bcredits?\b|\bpatch(?:es)?\ by\b|originally
-    |automatically\ generated
+    |automatically\ generated|'''|\s\#\s
     |\b(?:written|contributed|modified|created|implemented|maintained|updated|generated|based\ on\ code)\b.{0,40}?
      \b(?:by|from)\b
     |last\ modified|\$\w+.*\$|todo|fixme|\bxxx\b|unit\ tests\ (?:are|is|for)\b|\bPEP\ \d+\.?$
