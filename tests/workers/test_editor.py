@@ -102,11 +102,11 @@ def test_code_is_set_as_code_and_prose_is_left_alone(text: str, marked: str) -> 
 
 
 def test_entries_in_portions_name_each_folder_once() -> None:
-    documents = [{"path": path, "title": "t", "words": 1} for path in ("x.md", "a/1.md", "a/2.md", "b/1.md")]
+    paths = ["x.md", "a/1.md", "a/2.md", "b/1.md"]
+    documents = [{"path": path, "title": "t", "words": 1} for path in paths]
     whole = assemble_digest(documents, sections=["entries"])["markdown"]
     portions = [
-        assemble_digest(documents[n : n + 1], sections=["entries"], after=documents[n - 1]["path"] if n else "")
-        for n in range(4)
+        assemble_digest(documents[n : n + 1], sections=["entries"], after=paths[n - 1] if n else "") for n in range(4)
     ]
     assert "\n".join(portion["markdown"] for portion in portions) == whole
     assert whole.count("## a/\n") == 1
