@@ -5,7 +5,7 @@
 --   complete a=result (JSON)  b=retention ms            fail    a=error  b=ms until the next attempt  c=detail
 --   again    a=reason         b=ms until then           dead    a=error  b=reason (a word)            c=detail
 --   reject   a=reason         b=retention ms            cancel  a=why    b=retention ms
---   expire   a=why            b=retention ms            release (handed back: no attempt is counted)
+--   expire   a=why            b=retention ms            release (handed back: no failure is counted)
 --   ack      (message) a=its id      b=client that waits c=word and answer, as 'replied {json}'; or 'dead <error>' with b=payload
 -- Returns one word for each: 'ok' | 'stale' (not the owner; nothing changed) | 'broken' (the record is no hash)
 -- Fence: the record is running, owned by this agent, in this attempt. Safe to repeat: an attempt that this agent settled
@@ -16,6 +16,8 @@ local now = clock()
 local at = iso(now)
 local verdicts, done = {}, {}
 local ends = {complete = 'succeeded', reject = 'failed', cancel = 'cancelled', expire = 'expired'}
+local leads = {dead = 'dead', fail = 'delayed', again = 'delayed', release = 'queued'}
+for verb, state in pairs(ends) do leads[verb] = state end
 
 for n = 1, tonumber(ARGV[2]) do
   local i = 3 + (n - 1) * 8
@@ -42,11 +44,11 @@ for n = 1, tonumber(ARGV[2]) do
     local r = redis.pcall('HMGET', key, 'state', 'agent', 'attempt', 'waiters', 'entry', 'cancel')
     if r.err then
       verdict = 'broken'
-    elseif r[2] ~= me or r[3] ~= attempt or r[5] ~= entry then
+    elseif r[2] ~= me or r[3] ~= attempt or (r[5] ~= entry and not (verb == 'release' and r[1] == 'queued')) then
       verdict = 'stale'
     elseif r[1] ~= 'running' then
       -- Settled by this very attempt, or ended by somebody else: in both cases nothing of it is left to do.
-      verdict = (r[1] == (ends[verb] or (verb == 'dead' and 'dead') or 'delayed')) and 'ok' or 'stale'
+      verdict = (r[1] == leads[verb] or (r[1] == 'cancelled' and r[6] and not ends[verb] and verb ~= 'dead')) and 'ok' or 'stale'
     elseif ends[verb] or r[6] and verb ~= 'dead' then
       -- A cancelled task does not come back: what would have been another attempt ends it.
       local state = ends[verb] or 'cancelled'
@@ -65,9 +67,7 @@ for n = 1, tonumber(ARGV[2]) do
     elseif verb == 'dead' then
       bury(id, fields(redis.call('HGETALL', key)), b, a, now, c)
     else
-      local r2 = fields(redis.call('HGETALL', key))
-      r2.attempt = text(tonumber(attempt) - 1)
-      put(id, r2, now)
+      put(id, fields(redis.call('HGETALL', key)), now)
     end
   end
   verdicts[n] = verdict

@@ -443,3 +443,15 @@ def test_released_and_failed_tasks_are_claimed_by_their_new_entry_only(shard: Sh
     assert two.entry != one.entry
     shard.settle("bob.2", dead(two))
     assert shard.claim("bob.2") == []
+
+
+def test_a_zombie_is_not_told_that_its_outcome_counts(shard: Shard) -> None:
+    """The task was cancelled when its agent seemed dead: nothing of what the agent brings then is recorded."""
+    one = shard.running("a", "ann.1")
+    shard.cancel("a")
+    shard.crash("ann.1")
+    shard.claim("bob.2", orphans=[("tasks:x", "ann.1")])
+    before = shard.dump()
+    assert shard.settle("ann.1", complete(one)) == ["stale"]
+    assert shard.settle("ann.1", dead(one)) == ["stale"]
+    assert shard.dump() == before
