@@ -10,9 +10,10 @@ General layout, from the bottom up; imports only go down:
     replies results         waiting without polling; what became of tasks
     tasks registry timers messages dead     one room for each kind of thing in the server
     sweep status            the repairing pass; read-only numbers
+    listing causes          tasks in a list; why one is not running
     mesh                    the client: all rooms together
     sync                    the same for plain scripts
-    handlers claims pulse perform serving agent    the worker process
+    handlers claims pulse perform answers serving agent    the worker process
     cli testing             the command line; the pytest plugin
 
 The names below are loaded when they are first used, so that `streammesh --version` need not wait for a Redis client.

@@ -1,4 +1,4 @@
-"""Points in time as the wire wants them: ISO-8601 UTC for people, ms for the server."""
+"""Points in time as the wire wants them: ISO-8601 UTC for people, ms for the server; and spans as people say them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from streammesh.errors import InvalidPayload
 
-__all__ = ["iso_now", "moment", "when"]
+__all__ = ["duration", "iso", "iso_now", "moment", "when"]
 
 
 def when(delay: float | None, at: datetime | None) -> str:
@@ -33,4 +33,29 @@ def moment(value: float | datetime, what: str) -> str:
 
 def iso_now() -> str:
     """Now, by this machine's clock, for fields that only people read."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _zulu(datetime.now(UTC))
+
+
+def iso(ms: float) -> str:
+    """ms since 1970 as ISO-8601 UTC."""
+    return _zulu(datetime.fromtimestamp(ms / 1000, UTC))
+
+
+def _zulu(point: datetime) -> str:
+    return point.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def duration(seconds: float | None) -> str:
+    """``0.4s 12s 3m12s 2h05m 3d4h``; '' for None."""
+    if seconds is None:
+        return ""
+    if seconds < 9.95:
+        return f"{seconds:.1f}s".replace(".0s", "s")
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600}h"

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from streammesh.answers import answers
 from streammesh.claims import Claims
 from streammesh.errors import MeshError
 from streammesh.handlers import Handler
@@ -53,7 +54,7 @@ class Serving:
         self._mesh = mesh
         self._name = name
         self._handlers = handlers
-        self._listeners = listeners
+        self._listeners = {**answers(self, self._card), **listeners}
         self._slots = slots
         self._lease = lease
         self._grace = grace

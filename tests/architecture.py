@@ -28,7 +28,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "listing causes",
         "mesh",
         "sync handlers claims",
-        "perform",
+        "perform answers",
         "serving",
         "agent",
         "__init__",  # the front door: what is above it may go through it
