@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streammesh.cli.output import Output, duration
+from streammesh.cli.output import Output
 from streammesh.cli.parameters import DURATION
 from streammesh.cli.session import command
+from streammesh.moments import duration
 
 if TYPE_CHECKING:
     from streammesh.mesh import Mesh

@@ -8,12 +8,14 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import click
 
-__all__ = ["Output", "clean", "duration", "milliseconds"]
+from streammesh.moments import duration, iso
+
+__all__ = ["Output", "clean", "milliseconds"]
 
 #: State of a task or an agent -> colour.
 COLOURS = {
@@ -118,7 +120,7 @@ class Output:
         if self.time == "ms":
             return str(int(ms))
         if self.time == "iso":
-            return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            return iso(ms)
         apart = (time.time() * 1000 if now_ms is None else now_ms) - ms
         return f"{duration(apart / 1000)} ago" if apart >= 0 else f"in {duration(-apart / 1000)}"
 
@@ -135,22 +137,6 @@ def milliseconds(value: str | float | None) -> float | None:
         return datetime.fromisoformat(str(value)).timestamp() * 1000
     except ValueError:
         return None
-
-
-def duration(seconds: float | None) -> str:
-    """``0.4s 12s 3m12s 2h05m 3d4h``; '' for None."""
-    if seconds is None:
-        return ""
-    if seconds < 9.95:
-        return f"{seconds:.1f}s".replace(".0s", "s")
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600}h"
 
 
 def clean(value: Any, *, lines: bool = False) -> str:

@@ -25,7 +25,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Look": {
         "info": ("info", "One screen: every capability and how it is doing."),
-        "top": ("top", "The same, live."),
+        "top": ("info", "The same, live."),
         "keys": ("layout", "The keys of this mesh, with a redis-cli line for each."),
         "doctor": ("doctor", "Judge server, mesh and client; say the cure."),
     },
