@@ -28,6 +28,7 @@ from workers.text.terms import fold, overlap, terms, words
         ("URLs", "url"),
         ("HTTP", "http"),
         ("StringIO", "StringIO"),
+        ("BZ2File", "BZ2File"),
         ("__future__", "future"),
         ("base_events", "base_events"),
         ("heap's", "heap"),

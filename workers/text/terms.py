@@ -34,7 +34,7 @@ windows"""
 PLURALS = dict(pair.split("=") for pair in IRREGULAR.split())
 SINGULARS = frozenset(NO_PLURALS.split())
 NAME = re.compile(r"[_.]|\wtools$|\wutils$")
-MIXED_CASE = re.compile(r"[a-z][A-Z]|[A-Z]{2,}[a-rt-z]|[A-Z]{2,}s\w")
+MIXED_CASE = re.compile(r"[a-z][A-Z]|[A-Z]{2,}[a-rt-z]|[A-Z]{2,}s\w|\d[A-Z][a-z]")
 WORD = re.compile(r"[^\W\d_](?:\w|[-'’](?=\w)|\.(?=[A-Za-z_]\w))*")
 ADDRESS = re.compile(r"(?<!\w)\w{1,12}://\S+")
 
