@@ -65,3 +65,11 @@ def test_the_package_says_that_it_is_typed_and_carries_its_scripts() -> None:
 @pytest.mark.parametrize("command", ["ops/bootstrap", "ops/test", "ops/demo", ".ci/run"])
 def test_commands_can_be_run(command: str) -> None:
     assert os.access(ROOT / command, os.X_OK)
+
+
+def test_every_public_name_is_there_when_it_is_asked_for() -> None:
+    """The names are loaded on first use, so that a misspelt one would be noticed by its first user."""
+    assert all(getattr(streammesh, name) is not None for name in streammesh.__all__)
+    assert sorted(streammesh.__all__) == streammesh.__all__
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = streammesh.nothing
