@@ -206,15 +206,16 @@ class Demo:
     async def assemble(self, documents: list[dict[str, Any]], title: str) -> str:
         """Head and index from documents without summaries, the entries some hundred at a time: none is too large."""
         bare = [{key: document[key] for key in ("path", "title", "words", "keywords")} for document in documents]
+        starts = range(0, len(documents), ENTRIES)
         parts = [
-            ("head", bare),
-            *(("entries", documents[n : n + ENTRIES]) for n in range(0, len(documents), ENTRIES)),
-            ("index", bare),
+            ("head", bare, ""),
+            *(("entries", documents[n : n + ENTRIES], documents[n - 1]["path"] if n else "") for n in starts),
+            ("index", bare, ""),
         ]
         texts = await asyncio.gather(
             *(
-                self.call("assemble-digest", f"assemble-{n}", documents=some, title=title, sections=[section])
-                for n, (section, some) in enumerate(parts)
+                self.call("assemble-digest", f"assemble-{n}", documents=some, title=title, sections=[part], after=after)
+                for n, (part, some, after) in enumerate(parts)
             )
         )
         return "\n".join(text["markdown"] for text in texts)
