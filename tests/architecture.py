@@ -234,7 +234,7 @@ def exported(root: Path) -> list[str]:
 
 def declared(tree: ast.Module) -> list[str] | None:
     """The names in a module's `__all__`, None when it has none."""
-    for node in tree.body:
+    for node in reversed(tree.body):
         if isinstance(node, ast.Assign) and any(getattr(target, "id", None) == "__all__" for target in node.targets):
             names: list[str] = ast.literal_eval(node.value)
             return list(names)
