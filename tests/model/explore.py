@@ -107,8 +107,9 @@ def search(moves: Moves, first: State, rounds: int, started: float) -> Report:
                 leads_to.append(known)
         if at_rest:
             found(resting(state), here)
-    if not queue and "ENDLESS" not in flaws:
-        found(iter(["ENDLESS"] if circular(progress) else []), 0)
+    back = None if queue else circle(progress)
+    if back is not None:
+        found(iter(["ENDLESS"]), back)
     return Report(len(number), total, time.perf_counter() - started, not queue, flaws)
 
 
@@ -126,11 +127,14 @@ def standing(state: State, first: State) -> Iterator[str]:
     """What must be true in every state."""
     spent = sum(first.faults) - sum(state.faults)
     deaths = lives_lost(first) - lives_lost(state)
+    regrouped = first.faults.regroups > state.faults.regroups  # then an entry may be with somebody else for a while
     holders = {entry.id: entry.holder for entry in state.entries}
     for task, record in enumerate(state.records):
         if record.state == QUEUED and record.entry not in holders:
             yield "NO ENTRY"
-        if record.state == RUNNING and holders.get(record.entry) != record.agent:
+        if record.state == RUNNING and holders.get(record.entry) != record.agent and not regrouped:
+            yield "NO ENTRY"
+        if record.state == RUNNING and record.entry not in holders:
             yield "NO ENTRY"
         if record.state == DELAYED and task not in state.due:
             yield "NO ENTRY"
@@ -156,21 +160,25 @@ def resting(state: State) -> Iterator[str]:
         yield "REMAINS"
 
 
-def circular(progress: list[list[int]]) -> bool:
-    """Whether progress can run in a circle: take away what nothing leads to, until nothing is left to take."""
-    incoming = [0] * len(progress)
-    for targets in progress:
-        for target in targets:
-            incoming[target] += 1
-    free = [at for at, count in enumerate(incoming) if not count]
-    taken = 0
-    while free:
-        taken += 1
-        for target in progress[free.pop()]:
-            incoming[target] -= 1
-            if not incoming[target]:
-                free.append(target)
-    return taken < len(progress)
+def circle(progress: list[list[int]]) -> int | None:
+    """A state to which progress alone can come back, or None: depth first, looking for a way back to where we are."""
+    new, on_the_way, through = 0, 1, 2
+    seen = bytearray(len(progress))
+    for first in range(len(progress)):
+        way = [(first, iter(progress[first]))] if seen[first] == new else []
+        seen[first] = seen[first] or on_the_way
+        while way:
+            at, onward = way[-1]
+            target = next((target for target in onward if seen[target] != through), None)
+            if target is None:
+                seen[at] = through
+                way.pop()
+            elif seen[target] == on_the_way:
+                return target
+            else:
+                seen[target] = on_the_way
+                way.append((target, iter(progress[target])))
+    return None
 
 
 def story(came_from: list[tuple[int, Move | None]], at: int, last: Move | None) -> list[str]:

@@ -62,6 +62,7 @@ class Moves:
             yield from self.read(state, process)
             yield from self.claim(state, process)
             yield from self.settle(state, process)
+            yield from self.renew(state, process)
             yield from self.hand_back(state, process)
 
     # -- the client and the timers -----------------------------------------------------------------------------------
@@ -88,6 +89,9 @@ class Moves:
         if state.faults.crashes:
             for process in state.processes:
                 yield Move(FAULT, (process.name, "SIGKILL"), pay(without_process(state, process.name), "crashes"))
+        if state.faults.regroups and any(entry.holder for entry in state.entries):
+            anew = tuple(entry._replace(holder=NOBODY) for entry in state.entries)
+            yield Move(FAULT, ("server", "loses the group"), pay(state._replace(entries=anew), "regroups"))
         for position, copy in enumerate(state.wire):
             rest = state._replace(wire=state.wire[:position] + state.wire[position + 1 :])
             for after in self.late(rest, copy):
@@ -209,18 +213,30 @@ class Moves:
             wrong = "FALSE STALE"
         return Move(kind, (me, outcome, answer, *hold[:3]), after, wrong)
 
+    def renew(self, state: State, process: Process) -> Iterator[Move]:
+        for hold in process.holds:
+            after = self.protocol.renew(state, process.name, hold.task, hold.entry, hold.attempt)
+            if after is not state:
+                yield Move(PROGRESS, (process.name, "renews", hold.entry), after)
+
     def hand_back(self, state: State, process: Process) -> Iterator[Move]:
         """Strays. One that is known here after all (reply on its way, request delayed) is a fault: its idle lied."""
         known = {process.read, *(hold.entry for hold in process.holds)}
         for entry in state.entries:
             if entry.holder == process.name:
-                after = self.protocol.hand_back(state, process.name, entry)
+                after = self.protocol.hand_back(state, process.name, entry, self.forsaken(state, entry))
                 if after is state:
                     continue
                 if entry.id not in known:
                     yield Move(PROGRESS, (process.name, "hands back", entry.id), after)
                 elif state.faults.early:
                     yield Move(FAULT, (process.name, "hands back too early", entry.id), pay(after, "early"))
+
+    def forsaken(self, state: State, entry: Entry) -> bool:
+        """Whether nobody renews the task of this entry."""
+        record = state.records[entry.task]
+        owner = [process for process in state.processes if process.name == record.agent]
+        return not any(hold.attempt == record.attempt for process in owner for hold in process.holds)
 
 
 def waiting(state: State) -> Iterator[Entry]:

@@ -10,6 +10,7 @@ from tests.model.state import (
     CANCELLED,
     DEAD,
     DELAYED,
+    NOBODY,
     QUEUED,
     RUNNING,
     SUCCEEDED,
@@ -80,7 +81,7 @@ class Protocol:
         """task_claim, an entry pending with somebody who is gone. A death counts only when the task was running."""
         record = state.records[entry.task]
         if not self.orphaned(record, entry):
-            return drop_entry(state, entry.id) if self.leftover(record, entry) else state
+            return drop_entry(state, entry.id) if self.leftover(record, entry) else give_entry(state, entry.id, me)
         if record.state == RUNNING:
             record = self.count_death(record)
             # the owner's name goes with it: it may live after all, and its late settle must not read this as its own
@@ -124,13 +125,26 @@ class Protocol:
         state = add_entry(state, task)
         return with_record(state, task, state.records[task]._replace(state=QUEUED, entry=state.last_entry))
 
-    def hand_back(self, state: State, me: str, entry: Entry) -> State:
-        """task_renew, strays: pending with me, but I do not know it, since the reply that told me was lost."""
+    def renew(self, state: State, me: str, task: int, entry_id: int, attempt: int) -> State:
+        """task_renew, what I hold: mine still, then it is pending with me, whoever it was delivered to meanwhile."""
+        entry = entry_of(state, entry_id)
+        if entry is None or entry.holder in (NOBODY, me) or not self.owns(state.records[task], me, attempt):
+            return state
+        return give_entry(state, entry_id, me)
+
+    def hand_back(self, state: State, me: str, entry: Entry, forsaken: bool) -> State:
+        """task_renew, strays: pending with me, but I do not know it, since the reply that told me was lost.
+
+        A stray that another one runs (the group was made anew) stays here for the owner's next renewal. It is handed
+        back when that has not come for many leases: then it is `forsaken`.
+        """
         record = state.records[entry.task]
         mine = record.state == RUNNING and record.agent == me and record.entry == entry.id
         if mine or self.startable(record, entry):
             return self.requeue(drop_entry(state, entry.id), entry.task)
-        return drop_entry(state, entry.id) if self.leftover(record, entry) else state
+        if self.leftover(record, entry):
+            return drop_entry(state, entry.id)
+        return self.requeue(drop_entry(state, entry.id), entry.task) if forsaken else state
 
     def due_fire(self, state: State, task: int) -> State:
         if state.records[task].state != DELAYED or task not in state.due:

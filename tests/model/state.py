@@ -68,6 +68,7 @@ class Faults(NamedTuple):
     early: int = 0  # hand-back of an entry whose reply is still on its way, or that is running
     releases: int = 0  # an agent hands a task back unfinished
     cancels: int = 0
+    regroups: int = 0  # the consumer group is lost and made anew: everything is delivered again
 
 
 class State(NamedTuple):

@@ -7,11 +7,11 @@ not show: that the Lua scripts do what the model says. The state machine on a re
 
 import pytest
 
-from tests.model.explore import HARM, UNTIDY, circular, explore
+from tests.model.explore import HARM, UNTIDY, circle, explore
 from tests.model.moves import Moves
-from tests.model.mutants import MUTANTS, Deadly, Mutant
 from tests.model.protocol import Protocol
 from tests.model.state import Faults, first_state
+from tests.model.verdicts import MUTANTS, Deadly, Mutant
 
 MOST_STATES = 1_000_000
 
@@ -22,10 +22,13 @@ ONE_TASK = [
     Faults(crashes=1, stalls=2, releases=1, cancels=1),
     Faults(crashes=1, losses=1, releases=1, cancels=1),
     Faults(crashes=1, stalls=1, early=1, releases=1),
+    Faults(crashes=1, stalls=1, releases=1, regroups=1),
 ]
 TWO_TASKS = [Faults(crashes=1), Faults(stalls=1), Faults(early=1), Faults(cancels=1, releases=1)]
 LONG = [
     (1, Faults(crashes=2, losses=2)),
+    (1, Faults(crashes=1, losses=1, stalls=1, regroups=1)),
+    (1, Faults(crashes=2, early=1, releases=1, regroups=1)),
     (1, Faults(crashes=1, losses=1, stalls=1, releases=1, cancels=1)),
     (1, Faults(crashes=1, losses=1, stalls=1, early=1)),
     (1, Faults(losses=1, stalls=1, early=1, releases=1, cancels=1)),
@@ -92,5 +95,5 @@ def test_a_trace_reads_as_a_story() -> None:
 
 
 def test_a_circle_is_found() -> None:
-    assert circular([[1], [2], [0]])
-    assert not circular([[1, 2], [2], []])
+    assert circle([[1], [2], [1, 3], []]) == 1
+    assert circle([[1, 2], [2], []]) is None
