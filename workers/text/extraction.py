@@ -6,6 +6,7 @@ The title is never empty when the name given is not. Nothing is executed, and no
 import ast
 import inspect
 import re
+import threading
 import warnings
 from html.parser import HTMLParser
 from pathlib import PurePath
@@ -22,6 +23,8 @@ SILENT = {"aside", "button", "footer", "form", "iframe", "math", "nav", "noscrip
 
 # Odd escapes in other people's source are not for our log. A filter for this one name is safe in threads; a block with
 # catch_warnings is not.
+# CPython 3.11 counts the depth of a tree in one place for all threads, and fails when two parse at once.
+PARSING = threading.Lock()
 SOURCE = "<document>"
 warnings.filterwarnings("ignore", module=re.escape(SOURCE))
 
@@ -97,7 +100,8 @@ def python_module(source: bytes, name: str) -> tuple[str, str]:
     `class Counter: Dict subclass for counting hashable items.` The source is parsed, never run. Raises SyntaxError or
     ValueError for what this Python cannot parse.
     """
-    tree = ast.parse(source, filename=SOURCE)
+    with PARSING:
+        tree = ast.parse(source, filename=SOURCE)
     own_name = rf"^(?:module\s+)?(?:[\w.]+\.)?{re.escape(name.rpartition('.')[2])}(?:\.py)?\s*[-:–]+\s*"
     overview = re.sub(own_name, "", docstring(tree, ""), flags=re.IGNORECASE)
     about = overview.partition("\n\n")[0].rstrip(".")
