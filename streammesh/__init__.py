@@ -10,7 +10,7 @@ General layout, from the bottom up; imports only go down:
     replies results         waiting without polling; what became of tasks
     tasks registry timers messages dead     one room for each kind of thing in the server
     sweep status            the repairing pass; read-only numbers
-    listing causes          tasks in a list; why one is not running
+    listing causes checkup  tasks in a list; why one is not running; is all this fit for work
     mesh                    the client: all rooms together
     sync                    the same for plain scripts
     handlers claims pulse perform answers serving agent    the worker process

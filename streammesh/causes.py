@@ -95,7 +95,7 @@ class Causes:
         for_long = duration(_age(record, "started_at", now))
         if left > 0:
             silent = f", last beat {duration((now - float(beat)) / 1000)} ago" if beat else ""
-            text = f"runs on {holder} for {for_long} (attempt {record.attempt}{silent})"
+            text = f"on {holder} for {for_long} (attempt {record.attempt}{silent})"
             if record.fields.get("cancel"):
                 return "cancelling", f"{text}; asked to stop by {record.fields['cancel']}"
             return (
@@ -123,7 +123,7 @@ class Causes:
                 "due",
                 f"{when}, {'an agent is about to queue it' if anybody else 'but no live agent is there to queue it'}; {why}",
             )
-        what = "next attempt in" if retry else "delayed, starts in"
+        what = "next attempt in" if retry else "starts in"
         return "retry" if retry else "delayed", f"{what} {duration((due - now) / 1000)}, {why}"
 
     # -- queued
@@ -217,17 +217,20 @@ def _finished(record: Record, now: int) -> tuple[str, str]:
     match record.state:
         case State.SUCCEEDED:
             took = f" after {duration(began - ended)}" if began is not None and ended is not None else ""
-            return "finished", f"finished {ago}{on}{took} (attempt {record.attempt})"
+            return "finished", f"{ago}{on}{took} (attempt {record.attempt})"
         case State.FAILED:
-            return "rejected", f"rejected by its handler {ago}{on}: {record.error}"
+            return "rejected", f"its handler rejected it {ago}{on}: {record.error}"
         case State.CANCELLED:
             return "cancelled", f"{record.error or 'cancelled'}, {ago}"
         case State.EXPIRED:
-            return "expired", f"expired {ago}: {record.error}"
+            return "expired", f"{record.error or 'its deadline passed'}, {ago}"
         case _:
-            reason = record.fields.get("reason", "dead").replace("_", " ")
-            times = f" after {record.attempt} attempts" if record.attempt > 1 else ""
-            return "dead", f"dead {ago}, because of {reason}{times}: {record.error}"
+            word = record.fields.get("reason", "dead")
+            failures = int(record.fields.get("failures", 0)) + 1
+            reason = {"attempts": f"it failed {failures} times", "failed": "it failed, and is not to be retried"}.get(
+                word, word.replace("_", " ")
+            )
+            return "dead", f"{reason}: {record.error}; {ago}, kept for `streammesh dead replay {record.id}`"
 
 
 def _age(record: Record, name: str, now: int) -> float | None:

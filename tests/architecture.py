@@ -25,7 +25,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "results",
         "tasks registry timers messages dead",
         "sweep status pulse",
-        "listing causes",
+        "listing causes checkup",
         "mesh",
         "sync handlers claims",
         "perform answers",

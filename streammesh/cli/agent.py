@@ -17,7 +17,7 @@ from streammesh.cli.session import Session, command
 if TYPE_CHECKING:
     from streammesh.agent import Agent
 
-__all__ = ["agent_command", "agent_options"]
+__all__ = ["LOG", "agent_command", "agent_options", "checked"]
 
 LOG = "%(asctime)s %(levelname)s %(message)s"
 
@@ -70,7 +70,7 @@ def agent(
     from streammesh.cli.supervise import Supervisor, child_of
 
     for app in apps:
-        _checked(session, app, **options)
+        checked(session, app, **options)
     url, namespace = session.settings()
     ready = options.pop("ready_file")
     supervisor = Supervisor(
@@ -80,7 +80,7 @@ def agent(
     return supervisor.run()
 
 
-def _checked(session: Session, app: str, *, name: str | None, slots: int | None, lease: float | None, grace: float | None, **_: Any) -> Agent:  # fmt: skip
+def checked(session: Session, app: str, *, name: str | None, slots: int | None, lease: float | None, grace: float | None, **_: Any) -> Agent:  # fmt: skip
     """The agent of the app, with the options of the command line in place of its own. Raises Ended, ConfigError."""
     from streammesh.agent import Agent
     from streammesh.cli.apps import find_agent
@@ -96,7 +96,7 @@ def _checked(session: Session, app: str, *, name: str | None, slots: int | None,
 
 
 def _serve(session: Session, app: str, *, burst: bool, ready_file: Path | None, unsafe: bool, **options: Any) -> int:
-    found = _checked(session, app, **options)
+    found = checked(session, app, **options)
     if session.verbose < 2:
         import logging
 

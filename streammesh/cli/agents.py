@@ -135,13 +135,14 @@ async def ping(mesh: Mesh, out: Output, agents: tuple[str, ...], timeout: float)
     async def ask(id: str) -> tuple[str, float | None, str, int]:
         began = time.perf_counter()
         try:
+            # The first one opens the connections that answers come by; the second one tells the agent's time.
+            await mesh.messages.request(id, "ping", None, timeout)
+            began = time.perf_counter()
             await mesh.messages.request(id, "ping", None, timeout)
         except (MessageError, MeshError) as error:
             return id, None, str(error), code_of(error)
         return id, (time.perf_counter() - began) * 1000, "", 0
 
-    # The first answer also opens the connection that answers come by; that is not the agents' time.
-    await mesh.store.command("PING")
     answers = await asyncio.gather(*(ask(id) for id in ids))
     for id, took, error, _ in answers:
         if out.json:
