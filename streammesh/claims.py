@@ -171,16 +171,15 @@ class Claims:
                 self._empty[shard] = True
                 self._reading[shard] = True
                 self._settle_idle()
-                self.free -= 1
                 try:
                     await self._read(shard)
                 finally:
                     self._reading[shard] = False
-                    self.free += 1
-                    self._room.set()
             self._empty[shard] = False
-            self._look[shard] = False
-            if await self._claim(shard, min(self.free, CLAIM)):
+            # Reads reserve no slot, or shards would take turns of BLOCK seconds for a single one. What a read brings when
+            # another shard was quicker waits in the backlog; if that takes long, the heartbeat hands it back as a stray.
+            self._look[shard] = self.free <= 0
+            if self.free > 0 and await self._claim(shard, min(self.free, CLAIM)):
                 self._look[shard] = True
         self._empty[shard] = True
 
@@ -215,7 +214,8 @@ class Claims:
         order = self._order(shard)
         index = {stream: at for at, stream in enumerate(order.streams, 2)}
         given = [(stream, entry) for stream, entry in self._backlog[shard] if stream in index][:count]
-        rest = [one for one in self._backlog[shard] if one not in given]
+        # What is paused by now is left to the heartbeat, which hands it back: kept, it would make this loop spin.
+        rest = [one for one in self._backlog[shard] if one[0] in index and one not in given]
         orphans = [(stream, consumer) for stream, consumer in self._orphans[shard] if stream in index]
         args: list[Any] = [self._me, count, int(self._lease * 1000), int(RETENTION * 1000), POISON, len(given)]
         for stream, entry in given:
