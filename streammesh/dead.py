@@ -80,7 +80,7 @@ class DeadLetters:
                     start = "(" + entries[-1][0]
 
     async def replay(self, letter: Letter) -> str:
-        """Run a dead task again under the same id with a fresh budget, and take its letter away; 'ok <id>', 'open <state>' or 'missing'."""
+        """Run a dead task again under the same id with a fresh budget, and take its letter away; 'ok <id>', 'open <state>', 'missing' or 'message'."""
         words: list[str] = await self._store.run(
             "task_retry", [self._keys.prefix(letter.shard)], ["", letter.capability, letter.entry]
         )

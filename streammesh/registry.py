@@ -47,11 +47,10 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """Agents found dead now, the live ones, and the capabilities that live agents offer (when an inbox outlived its agent)."""
+    """Agents found dead now, and the live ones."""
 
     dead: tuple[str, ...]
     live: tuple[str, ...]
-    offered: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +126,14 @@ class Registry:
 
     async def expire(self, limit: int = 50) -> Expired:
         """Bury agents whose lease has ended; any agent may, any number at once."""
-        dead, live, offered = await self._store.run("agent_expire", self._shard0, [limit])
-        return Expired(tuple(dead), tuple(live), tuple(offered))
+        dead, live = await self._store.run("agent_expire", self._shard0, [limit])
+        return Expired(tuple(dead), tuple(live))
+
+    async def offered(self) -> tuple[str, ...]:
+        """The capabilities that registered agents offer."""
+        names = sorted(await self._store.command("SMEMBERS", self._keys.caps()))
+        there = await self._store.commands([("EXISTS", self._keys.cap_agents(name)) for name in names])
+        return tuple(name for name, some in zip(names, there, strict=True) if some)
 
     # -- for everybody
 

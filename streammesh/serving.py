@@ -178,7 +178,7 @@ class Serving:
             async with asyncio.timeout(max(5.0, self._lease)):
                 await self._mesh.registry.leave(self.id, self._card())
                 sweep = Sweep(self._mesh.store, self._mesh.keys, self._mesh.registry)
-                offered = (await self._mesh.registry.expire()).offered
+                offered = await self._mesh.registry.offered()
                 for shard in range(self._mesh.keys.shards):
                     await sweep.drain(shard, self.id, offered)
         except (MeshError, TimeoutError) as error:

@@ -42,6 +42,7 @@ class Sweep:
         """
         expired = await self._registry.expire()
         moved = buried = 0
+        offered: tuple[str, ...] | None = None
         orphans: list[tuple[tuple[str, str], ...]] = []
         for shard in range(self._keys.shards):
             prefix, served = self._keys.prefix(shard), streams[shard]
@@ -50,7 +51,9 @@ class Sweep:
             )
             orphans.append(tuple((served[found[i] - 2], found[i + 1]) for i in range(0, len(found), 2)))
             for agent in inboxes:
-                more = await self.drain(shard, agent, expired.offered)
+                if offered is None:
+                    offered = await self._registry.offered()
+                more = await self.drain(shard, agent, offered)
                 moved, buried = moved + more[0], buried + more[1]
         return Report(expired.dead, len(expired.live), tuple(orphans), moved, buried)
 

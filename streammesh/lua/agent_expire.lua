@@ -2,9 +2,9 @@
 -- Takes agents whose lease has ended out of the registry, and says who is alive.
 -- KEYS 1 prefix of shard 0
 -- ARGV 1 limit of deaths in one call
--- Returns {ids of those found dead now, ids of the live ones, capabilities that live agents offer}
+-- Returns {ids of those found dead now, ids of the live ones}
 -- Called by registry.Registry.expire
-local dead, live, offered = {}, {}, {}
+local dead, live = {}, {}
 local at
 local caps
 for _, id in ipairs(redis.call('ZRANGE', TAG .. 'agents', 0, -1)) do
@@ -24,9 +24,4 @@ for _, id in ipairs(redis.call('ZRANGE', TAG .. 'agents', 0, -1)) do
     dead[#dead + 1] = id
   end
 end
-if redis.call('ZCARD', TAG .. 'inboxes') > #live then
-  for _, capability in ipairs(redis.call('SMEMBERS', TAG .. 'caps')) do
-    if redis.call('EXISTS', TAG .. 'cap:' .. capability .. ':agents') == 1 then offered[#offered + 1] = capability end
-  end
-end
-return {dead, live, offered}
+return {dead, live}

@@ -12,43 +12,53 @@ local now = clock()
 local at = iso(now)
 local offered = {}
 for i = 4, #ARGV do offered[ARGV[i]] = true end
-local moved, buried = 0, 0
-local entries = redis.call('EXISTS', stream) == 1 and redis.call('XRANGE', stream, '-', '+', 'COUNT', ARGV[2]) or {}
+local moved, buried, done = 0, 0, {}
+
+local function message(f, entry)
+  local why = agent .. ' died before it answered'
+  if f.reply_to then return answer(f.id or '', f.reply_to, 'died', why) end
+  letter('inbox', f.id or entry, f.payload, 'message_undelivered', 'message ' .. f.type .. ' to ' .. agent .. ', which died', nil,
+    agent, at)
+  buried = buried + 1
+end
+
+local function task(f, entry, wide)
+  local id = identity(f, entry, ARGV[3])
+  local key = TAG .. 'task:' .. id
+  local r = redis.pcall('HGETALL', key)
+  local flaw = r.err and 'record_unusable' or (not r[1] and wide and 'invalid_payload')
+  if flaw then
+    letter(f.capability or 'inbox', id, f.payload, flaw, 'an entry for ' .. agent .. ', which died', nil, agent, at)
+    buried = buried + 1
+    return
+  end
+  if not r[1] then
+    adopt(id, f, f.capability or 'inbox', entry, now)
+    r = redis.call('HGETALL', key)
+  end
+  r = fields(r)
+  if r.entry ~= entry or (r.state ~= 'queued' and r.state ~= 'running') then return end
+  if not offered[r.capability] then
+    bury(id, r, 'agent_died', agent .. ' died, and no live agent offers ' .. r.capability, now)
+    buried = buried + 1
+    return
+  end
+  redis.call('HDEL', key, 'to')
+  if r.state == 'running' then redis.call('HINCRBY', key, 'deaths', 1) end
+  r.to = nil
+  put(id, r, now)
+  moved = moved + 1
+end
+
+local kind = usable(stream)
+local entries = kind == 'stream' and redis.call('XRANGE', stream, '-', '+', 'COUNT', ARGV[2]) or {}
 for _, e in ipairs(entries) do
   local f = fields(e[2])
-  if f.type then
-    if f.reply_to then answer(f.id or '', f.reply_to, 'died', agent .. ' died before it answered') end
-    if not f.reply_to then
-      redis.call('XADD', TAG .. 'dead:inbox', '*', 'id', f.id or e[1], 'payload', f.payload or '{}', 'reason', 'agent_died',
-        'error', 'message ' .. f.type .. ' to ' .. agent .. ', which died', 'attempts', '0', 'agent', agent, 'at', at)
-      redis.call('SADD', TAG .. 'caps', 'inbox')
-      buried = buried + 1
-    end
-  else
-    local id = f.id or ARGV[3] .. '-' .. e[1]
-    local r = fields(redis.call('HGETALL', TAG .. 'task:' .. id))
-    if (r.state == 'queued' or r.state == 'running') and r.entry == e[1] then
-      if offered[r.capability] then
-        redis.call('HDEL', TAG .. 'task:' .. id, 'to')
-        if r.state == 'running' then redis.call('HINCRBY', TAG .. 'task:' .. id, 'deaths', 1) end
-        r.to = nil
-        put(id, r, now)
-        moved = moved + 1
-      else
-        bury(id, r, 'agent_died', agent .. ' died, and no live agent offers ' .. r.capability, now)
-        buried = buried + 1
-      end
-    elseif not r.state then
-      redis.call('XADD', TAG .. 'dead:inbox', '*', 'id', id, 'payload', f.payload or '{}', 'reason', 'agent_died',
-        'error', 'an entry without a record for ' .. agent .. ', which died', 'attempts', '0', 'agent', agent, 'at', at)
-      redis.call('SADD', TAG .. 'caps', 'inbox')
-      buried = buried + 1
-    end
-  end
-  redis.pcall('XACK', stream, 'agents', e[1])
-  redis.call('XDEL', stream, e[1])
+  if f.type then message(f, e[1]) else task(f, e[1], #e[2] > WIDEST) end
+  done[#done + 1] = e[1]
 end
+away(stream, done)
 if #entries >= tonumber(ARGV[2]) then return {'more', moved, buried} end
-redis.call('DEL', stream)
+if kind == 'stream' then redis.call('DEL', stream) end
 redis.call('ZREM', TAG .. 'inboxes', agent)
 return {'ok', moved, buried}

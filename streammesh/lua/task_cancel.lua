@@ -10,7 +10,8 @@ local words = {}
 for n = 3, #ARGV do
   local id = ARGV[n]
   local key = TAG .. 'task:' .. id
-  local r = fields(redis.call('HGETALL', key))
+  local got = redis.pcall('HGETALL', key)
+  local r = got.err and {} or fields(got)
   if not r.state then
     words[#words + 1] = 'missing'
   elseif r.state == 'running' then
@@ -21,8 +22,7 @@ for n = 3, #ARGV do
       redis.call('ZREM', TAG .. 'due', 'task:' .. id)
     else
       local stream = r.to and TAG .. 'inbox:' .. r.to or TAG .. 'tasks:' .. r.capability .. (r.priority and ':' .. r.priority or '')
-      redis.call('XACK', stream, 'agents', r.entry)
-      redis.call('XDEL', stream, r.entry)
+      away(stream, {r.entry})
     end
     redis.call('HSET', key, 'state', 'cancelled', 'error', 'cancelled by ' .. ARGV[2], 'finished_at', at)
     redis.call('PEXPIRE', key, ARGV[1])

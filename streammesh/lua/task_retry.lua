@@ -2,7 +2,7 @@
 -- Runs finished tasks again, under the same id and with a fresh budget; their dead letters are taken away.
 -- KEYS 1 prefix of the shard
 -- ARGV three for each: id ('' to read it from the letter), capability, entry id of the dead letter ('' to read it from the record)
--- Returns one line for each: 'ok <id>' | 'open <state>' | 'missing'
+-- Returns one line for each: 'ok <id>' | 'open <state>' | 'missing' | 'message' (the letter was one: it cannot be run)
 -- Called by dead.DeadLetters.replay and tasks.Tasks.retry
 local now = clock()
 local words = {}
@@ -15,9 +15,15 @@ for i = 1, #ARGV, 3 do
     if kept then id = kept.id end
   end
   local key = TAG .. 'task:' .. id
-  local r = fields(redis.call('HGETALL', key))
-  if not r.state and kept then r = {state = 'dead', capability = capability, payload = kept.payload, letter = letter} end
-  if not r.state or (letter ~= '' and not kept) then
+  local got = redis.pcall('HGETALL', key)
+  local r = got.err and {} or fields(got)
+  local is_message = kept and string.sub(kept.reason or '', 1, 8) == 'message_'
+  if not r.state and kept and not got.err and not is_message then
+    r = {state = 'dead', capability = capability, payload = kept.payload, letter = letter}
+  end
+  if is_message then
+    words[#words + 1] = 'message'
+  elseif not r.state or (letter ~= '' and not kept) then
     words[#words + 1] = 'missing'
   elseif r.state == 'queued' or r.state == 'delayed' or r.state == 'running' then
     words[#words + 1] = 'open ' .. r.state

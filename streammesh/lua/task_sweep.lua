@@ -11,7 +11,7 @@ local sweep = TAG .. 'sweep'
 local known = redis.call('HMGET', sweep, 'tick', 'grace')
 local grace = tonumber(known[2]) or 0
 if known[1] and now - tonumber(known[1]) > tonumber(ARGV[2]) then
-  grace = now + lease
+  grace = math.max(grace, now + lease)
   redis.call('HSET', sweep, 'grace', text(grace))
 end
 redis.call('HSET', sweep, 'tick', text(now))

@@ -242,10 +242,10 @@ class Shard:
     def leave(self, id: str, *capabilities: str, boot: str = "boot") -> str:
         return str(self.run("agent_leave", id, boot, *capabilities))
 
-    def bury_agents(self, limit: int = 50) -> tuple[list[str], list[str], list[str]]:
-        """agent_expire: (dead now, live, capabilities that live agents offer)"""
-        dead_now, live, offered = self.run("agent_expire", limit)
-        return list(dead_now), list(live), sorted(offered)
+    def bury_agents(self, limit: int = 50) -> tuple[list[str], list[str]]:
+        """agent_expire: (dead now, live)"""
+        dead_now, live = self.run("agent_expire", limit)
+        return list(dead_now), list(live)
 
     def open(self, agent: str = "ann.1") -> None:
         """What an agent does when it comes: its streams and groups are there."""

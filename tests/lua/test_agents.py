@@ -1,0 +1,154 @@
+"""agent_join, agent_beat, agent_leave, agent_expire, stream_open and mesh_open: who is here."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from streammesh.errors import MeshError
+from tests.lua.shard import LEASE, Shard
+
+
+def members(shard: Shard) -> list[tuple[str, str]]:
+    return [(one["type"], one["agent"]) for one in shard.entries("members").values()]
+
+
+def offers(shard: Shard, capability: str = "x") -> set[str]:
+    return set(shard.redis.smembers(shard.key(f"cap:{capability}:agents")))
+
+
+def test_every_process_has_an_id_of_its_own(shard: Shard) -> None:
+    assert [shard.join("ann", "x"), shard.join("ann", "x"), shard.join("bob", "x")] == ["ann.1", "ann.2", "bob.3"]
+    assert offers(shard) == {"ann.1", "ann.2", "bob.3"}
+    assert members(shard) == [("joined", "ann.1"), ("joined", "ann.2"), ("joined", "bob.3")]
+
+
+def test_the_card(shard: Shard) -> None:
+    shard.join("ann", "x", boot="b1")
+    card = shard.redis.hgetall(shard.key("agent:ann.1"))
+    assert card.pop("joined_at")
+    assert card == {"name": "ann", "epoch": "1", "boot": "b1", "state": "ready"}
+    assert 0 < shard.ttl("agent:ann.1") <= LEASE
+    assert abs(shard.redis.zscore(shard.key("agents"), "ann.1") - shard.now()) < 5000
+
+
+def test_a_beat_renews_the_lease(shard: Shard) -> None:
+    shard.join("ann", "x")
+    shard.redis.pexpire(shard.key("agent:ann.1"), 100)
+    assert shard.beat("ann.1", "x") == "ok"
+    assert shard.ttl("agent:ann.1") > 100
+    assert len(members(shard)) == 1
+
+
+def test_a_beat_tells_what_is_paused(shard: Shard) -> None:
+    shard.join("ann", "x", "y")
+    shard.redis.hset(shard.key("cap:y"), "paused", "joe")
+    reply = shard.run("agent_beat", "ann.1", "ann", 1, "boot", LEASE, 0, "x", "y")
+    assert (reply[0], reply[2:]) == ("ok", ["y"])
+
+
+def test_an_id_that_another_process_has_is_taken(shard: Shard) -> None:
+    shard.join("ann", "x", boot="theirs")
+    before = shard.dump()
+    assert shard.beat("ann.1", "x", boot="mine") == "taken"
+    assert shard.leave("ann.1", "x", boot="mine") == "stale"
+    assert shard.dump() == before
+
+
+def test_an_agent_whose_registration_was_lost_comes_back(shard: Shard) -> None:
+    """After FLUSHALL, or a freeze: it keeps its id, and nobody else can get it."""
+    assert shard.beat("ann.7", "x") == "back"
+    assert offers(shard) == {"ann.7"}
+    assert shard.ttl("agent:ann.7") > 0
+    assert shard.redis.smembers(shard.key("caps")) == {"x"}
+    assert shard.join("ann", "x") == "ann.8"
+    assert shard.beat("ann.7", "x") == "ok"
+
+
+def test_the_epoch_never_falls(shard: Shard) -> None:
+    for _ in range(3):
+        shard.join("ann")
+    shard.redis.delete(shard.key("agent:ann.1"))
+    assert shard.beat("ann.1") == "back"
+    assert shard.join("bob") == "bob.4"
+
+
+def test_who_leaves_is_gone_at_once(shard: Shard) -> None:
+    shard.join("ann", "x")
+    assert shard.leave("ann.1", "x") == "ok"
+    assert offers(shard) == set()
+    assert shard.redis.exists(shard.key("agent:ann.1"), shard.key("agents")) == 0
+    assert members(shard) == [("joined", "ann.1"), ("left", "ann.1")]
+    before = shard.dump()
+    assert shard.leave("ann.1", "x") == "ok"
+    assert shard.dump() == before
+
+
+def test_who_does_not_beat_is_dead(shard: Shard) -> None:
+    shard.join("ann", "x", "y")
+    shard.join("bob", "x")
+    shard.crash("ann.1")
+    assert shard.bury_agents() == (["ann.1"], ["bob.2"])
+    assert (offers(shard), offers(shard, "y")) == ({"bob.2"}, set())
+    assert members(shard)[-1] == ("died", "ann.1")
+    before = shard.dump()
+    assert shard.bury_agents() == ([], ["bob.2"])
+    assert shard.dump() == before
+
+
+def test_deaths_are_found_in_pieces(shard: Shard) -> None:
+    for number in range(5):
+        shard.join("ann", "x")
+        shard.crash(f"ann.{number + 1}")
+    assert [len(shard.bury_agents(limit=2)[0]) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_a_dead_agent_may_come_back(shard: Shard) -> None:
+    shard.join("ann", "x")
+    shard.crash("ann.1")
+    shard.bury_agents()
+    assert shard.beat("ann.1", "x") == "back"
+    assert offers(shard) == {"ann.1"}
+    assert shard.bury_agents() == ([], ["ann.1"])
+
+
+def test_streams_are_made_with_their_group_and_listed(shard: Shard) -> None:
+    shard.raw(payload="{}")
+    shard.open("ann.1")
+    assert shard.redis.smembers(shard.key("caps")) == {"x"}
+    assert shard.redis.zrange(shard.key("inboxes"), 0, -1) == ["ann.1"]
+    assert len(shard.read("ann.1")) == 1, "what was added before is not lost"
+    before = shard.dump()
+    shard.open("ann.1")
+    assert shard.dump() == before
+
+
+def test_streams_of_another_type_are_refused(shard: Shard) -> None:
+    shard.redis.set(shard.key("tasks:x"), "mine")
+    with pytest.raises(MeshError, match="WRONGTYPE"):
+        shard.open("ann.1")
+    shard.redis.delete(shard.key("tasks:x"))
+
+
+def test_a_mesh_is_made_once(shard: Shard) -> None:
+    assert shard.run("mesh_open", 1, 4) == ["created", "1", "4"]
+    assert shard.run("mesh_open", 2, 8) == ["ok", "1", "4"]
+
+
+def test_a_mesh_whose_meta_has_an_epoch_only_is_still_made(shard: Shard) -> None:
+    """After FLUSHALL an agent may come back before a client opens the mesh."""
+    shard.beat("ann.3")
+    assert shard.run("mesh_open", 1, 4) == ["created", "1", "4"]
+    assert shard.redis.hget(shard.key("meta"), "epoch") == "3"
+
+
+@pytest.mark.parametrize(
+    "ms", [0, 951782399999, 951782400000, 1709164800123, 1735689599999, 4102444800000, 1763822757045, 253402300799999]
+)
+def test_times_are_iso_8601(shard: Shard, ms: int) -> None:
+    from streammesh.store import load_script
+
+    text = load_script("mesh_open").text.partition("local meta")[0] + "return iso(tonumber(ARGV[1]))"
+    expected = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms // 1000)) + f".{ms % 1000:03}Z"
+    assert shard.redis.eval(text, 1, shard.prefix, ms) == expected
