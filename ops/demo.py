@@ -31,7 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from streammesh import Mesh, MeshError
-from streammesh.errors import StoreUnavailable, TaskError, TaskFailed
+from streammesh.errors import StoreUnavailable, TaskError
 from workers.keywords import document_frequencies
 from workers.summarizer import METHODS
 
@@ -148,7 +148,7 @@ class Demo:
         async with turns:
             try:
                 read = await self.call("read-document", f"read-{number}", path=path, folder=str(self.folder))
-            except TaskFailed as refusal:
+            except TaskError as refusal:
                 self.story.refused[path] = str(refusal)
                 self.progress.advance(self.bar, TASKS_EACH - 1)
                 return None

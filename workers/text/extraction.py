@@ -23,10 +23,11 @@ SILENT = {"aside", "button", "footer", "form", "iframe", "math", "nav", "noscrip
 
 # Odd escapes in other people's source are not for our log. A filter for this one name is safe in threads; a block with
 # catch_warnings is not.
-# CPython 3.11 counts the depth of a tree in one place for all threads, and fails when two parse at once.
-PARSING = threading.Lock()
 SOURCE = "<document>"
 warnings.filterwarnings("ignore", module=re.escape(SOURCE))
+
+# CPython 3.11 counts the depth of a tree in one place for all threads, and fails when two parse at once.
+PARSING = threading.Lock()
 
 
 def prose(text: str, name: str, markup: str = "plain") -> tuple[str, str]:
