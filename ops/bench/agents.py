@@ -14,6 +14,9 @@ __all__ = ["NAME", "ROLES"]
 #: How its connections are named.
 NAME = "bench-agent"
 
+#: The work of a ``toil``: ns of CPU.
+TOIL = 200_000
+
 
 async def serve(
     url: str,
@@ -24,12 +27,20 @@ async def serve(
     lease: float = 10.0,
     retention: float | None = None,
 ) -> None:
-    """Serve ``noop`` (answers with its text), ``clock`` (with the moment it ran) and ``hold`` (ends at the word ``release``)."""
+    """Serve ``noop`` (answers with its text), ``toil`` (as that, after some work), ``clock`` (with the moment it ran) and
+    ``hold`` (ends at the word ``release``)."""
     agent = Agent("bench", slots=slots, lease=lease)
     released = asyncio.Event()
 
     @agent.capability("noop", retention=retention)
     async def noop(n: str) -> str:
+        return n
+
+    @agent.capability("toil", retention=retention)
+    async def toil(n: str) -> str:
+        end = time.thread_time_ns() + TOIL
+        while time.thread_time_ns() < end:
+            pass
         return n
 
     @agent.capability("clock")

@@ -66,10 +66,10 @@ async def steady(url: str, say: Say, heard: Heard, *, count: int, rate: float) -
         say({"result": took, "begun": begun[-count:]})
 
 
-async def fill(url: str, count: int) -> None:
+async def fill(url: str, count: int, capability: str = "noop") -> None:
     """Enqueue a backlog."""
     async with Mesh.connect(url, name="bench-fill") as mesh:
-        await mesh.enqueue_many("noop", payloads(count))
+        await mesh.enqueue_many(capability, payloads(count))
 
 
 async def hold(url: str, count: int) -> list[str]:
@@ -86,10 +86,16 @@ async def records(url: str, ids: list[str]) -> list[Any]:
         return [(str(record.state), record.attempt) for record in found]
 
 
-async def pause(url: str, *, paused: bool) -> None:
-    """Pause or resume the work on the backlog."""
+async def pause(url: str, capability: str = "noop") -> None:
+    """Let nobody begin on the backlog."""
     async with Mesh.connect(url, name="bench-fill") as mesh:
-        await (mesh.pause("noop") if paused else mesh.resume("noop"))
+        await mesh.pause(capability)
+
+
+async def resume(url: str, capability: str = "noop") -> None:
+    """Let everybody begin."""
+    async with Mesh.connect(url, name="bench-fill") as mesh:
+        await mesh.resume(capability)
 
 
 async def ready(url: str) -> int:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from ops.bench import clients
-from ops.bench.drain import STREAM, wait_until_drained
+from ops.bench.drain import stream_of, wait_until_drained
 from ops.bench.figures import Figure
 from ops.bench.process import Server, until
 from ops.bench.size import Size
@@ -20,15 +20,15 @@ def memory(size: Size, say: Say) -> list[Figure]:
     """Bytes of a task in the server while it waits, when it is finished, and after its retention."""
     say(f"memory: {size.stored:,} tasks, kept for {size.retention:g} s")
     with Server() as server:
-        asyncio.run(clients.pause(server.url, paused=True))
+        asyncio.run(clients.pause(server.url))
         agent = server.child("agent", slots=size.slots, retention=size.retention).ready()
         agent.say("go")
         until(lambda: asyncio.run(clients.ready(server.url)) == 1, 30.0, "the agent is ready", pause=0.1)
         keys, empty = server.client.dbsize(), server.memory
         asyncio.run(clients.fill(server.url, size.stored))
         queued = (server.memory - empty) / size.stored
-        asyncio.run(clients.pause(server.url, paused=False))
-        wait_until_drained(server, STREAM, size.stored)
+        asyncio.run(clients.resume(server.url))
+        wait_until_drained(server, stream_of("noop"), size.stored)
         finished = (server.memory - empty) / size.stored
         say("    waiting for the records to expire")
         # The stream itself has come into being meanwhile, and stays.
@@ -69,7 +69,7 @@ def flat(size: Size, say: Say) -> list[Figure]:
         portion, sizes = size.million // 20, []
         for turn in range(20):
             asyncio.run(clients.fill(server.url, portion))
-            wait_until_drained(server, STREAM, portion)
+            wait_until_drained(server, stream_of("noop"), portion)
             sizes.append(agent.resident)
             say(f"flat: {(turn + 1) * portion:,} tasks, {sizes[-1]:.1f} MB")
     return [

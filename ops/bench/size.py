@@ -9,12 +9,17 @@ __all__ = ["FULL", "TINY", "Size"]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Counts and durations of one round. ``slots`` are those of the agents in the throughput and memory cases."""
+    """Counts and durations of one round. ``slots`` are those of the agents in the throughput and memory cases.
+
+    A crowd gets ``crowd_drain`` tasks: with few for each, one would see only how it begins and ends.
+    """
 
     rounds: int = 5
     slots: int = 256
     drain: int = 30_000
     crowd: int = 40
+    crowd_drain: int = 120_000
+    toil: int = 6_000
     enqueue: int = 5_000
     bulk: int = 50_000
     calls: int = 1_000
@@ -30,6 +35,6 @@ class Size:
 
 FULL = Size()
 TINY = Size(
-    rounds=1, slots=8, drain=200, crowd=3, enqueue=20, bulk=50, calls=5, steady=20, stored=100, retention=1.0, idle=0.5,
+    rounds=1, slots=8, drain=200, crowd=3, crowd_drain=200, toil=50, enqueue=20, bulk=50, calls=5, steady=20, stored=100, retention=1.0, idle=0.5,
     million=400, held=3, leases=(0.5,),
 )  # fmt: skip
