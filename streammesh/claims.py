@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -96,6 +98,7 @@ class Claims:
         self._waker: asyncio.Task[None] | None = None
         self._empty = [False for _ in shards]
         self._reading = [False for _ in shards]
+        self._ticks = [time.monotonic() for _ in shards]
         self.idle = asyncio.Event()
 
     # -- which streams
@@ -163,7 +166,10 @@ class Claims:
     async def loop(self, shard: int) -> None:
         """Claim until draining. Supervised by the agent: an error ends the loop and it is begun anew."""
         while not self.draining:
+            self._ticks[shard] = time.monotonic()
             if self.free <= 0 or len(self._unsettled[shard]) > UNSETTLED:
+                # Waiting for a handler to end may take as long as the handler does: it is no standstill.
+                self._ticks[shard] = math.inf
                 self._room.clear()
                 await self._room.wait()
                 continue
@@ -182,6 +188,10 @@ class Claims:
             if self.free > 0 and await self._claim(shard, min(self.free, CLAIM)):
                 self._look[shard] = True
         self._empty[shard] = True
+
+    def ticked(self) -> float:
+        """The monotonic time at which the claim loop that is furthest behind last moved."""
+        return math.inf if self.draining else min(self._ticks)
 
     async def _read(self, shard: int) -> None:
         """Block until there is something, or BLOCK has passed, or somebody wakes us."""

@@ -110,7 +110,8 @@ class Pulse(threading.Thread):
         beat = self._registry.beat(link, self._id, card)
         renewals = [self._renew(link, shard, card) for shard in range(self._keys.shards)]
         self._deliver(beat, renewals)
-        self._write_ready(str(card.fields.get("state", "")))
+        moving = time.monotonic() - self._tick() < max(10.0, card.lease)
+        self._write_ready(str(card.fields.get("state", "")) if moving else "")
 
     def _renew(self, link: ThreadLink, shard: int, card: Card) -> Renewal:
         streams, raws, held = self._snapshot(shard)

@@ -94,7 +94,7 @@ class Serving:
         self.claims.pause(await mesh.registry.paused(self._handlers))
         self._state = "ready"
         pulse = Pulse(
-            mesh.store, mesh.keys, mesh.registry, self.id, self._card, self.claims.snapshot, lambda: self._tick, self._on_pulse,
+            mesh.store, mesh.keys, mesh.registry, self.id, self._card, self.claims.snapshot, self._ticked, self._on_pulse,
             self._ready_file,
         )  # fmt: skip
         pulse.start()
@@ -130,6 +130,10 @@ class Serving:
                 self.claims.settled,
                 self.claims.stale,
             )
+
+    def _ticked(self) -> float:
+        """When the loops that find and take over work last moved: a process in which one hangs is not alive."""
+        return min(self._tick, self.claims.ticked())
 
     def stop(self) -> None:
         """Begin to drain; returns at once."""
