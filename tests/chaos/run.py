@@ -20,7 +20,7 @@ from tests.chaos.history import Final, Recorder, read_final, read_history
 from tests.chaos.load import Producer, make_load
 from tests.chaos.stage import NAMESPACE, Stage
 from tests.chaos.verdict import FINAL, Outcome, Played, judge
-from tests.chaos.watch import Ledger
+from tests.chaos.watch import Ledger, mutated
 
 __all__ = ["Setting", "play"]
 
@@ -53,6 +53,9 @@ class Setting:
 async def play(setting: Setting, say: Callable[[str], None] = lambda _: None) -> Outcome:
     """Run it, and return what came of it; the folder keeps all histories, the server's data and every agent's log."""
     began = time.monotonic()
+    if setting.mutant:
+        # Before anything is started: agents that only crash would prove nothing.
+        mutated(setting.mutant)
     items = make_load(setting.seed, setting.tasks, setting.lease)
     plan = faults.schedule(setting.seed, setting.faults, setting.agents, setting.shares)
     stage = Stage(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -18,17 +19,17 @@ from typing import Any
 from streammesh import store
 from tests.chaos.history import Execution, Recorder
 
-__all__ = ["MUTANTS", "Ledger", "listen_in", "mutate"]
+__all__ = ["MUTANTS", "Ledger", "listen_in", "mutate", "mutated"]
 
 #: The fields of one item of `task_settle` (see lua/task_settle.lua).
 SETTLE_WIDTH = 8
 
-#: Name -> (script, text that has to be there, what takes its place).
+#: Name -> (script, pattern of what is taken out, what takes its place).
 MUTANTS = {
     # Whoever settles while the task runs is believed, whether it is the owner or not.
     "unfenced": (
         "task_settle",
-        "elseif r[2] ~= me or r[3] ~= attempt or r[5] ~= entry then",
+        r"elseif r\[2\] ~= me or r\[3\] ~= attempt .*then",
         "elseif not r[1] then",
     ),
 }
@@ -89,18 +90,23 @@ def listen_in(recorder: Recorder) -> None:
     store.Store.run = listening  # type: ignore[method-assign]
 
 
+def mutated(name: str) -> store.Script:
+    """The script with the mistake in it. Raises ValueError when the mutant does not fit the script any more."""
+    wrong, there, instead = MUTANTS[name]
+    script = store.load_script(wrong)
+    text, count = re.subn(there, instead, script.text)
+    if count != 1:
+        raise ValueError(f"mutant {name!r}: {there!r} is found {count} times in lua/{wrong}.lua")
+    return replace(script, text=text, digest=hashlib.sha1(text.encode()).hexdigest())
+
+
 def mutate(name: str) -> None:
     """Run a changed script in this process instead of the real one."""
-    wrong, there, instead = MUTANTS[name]
+    wrong = mutated(name)
     load = store.load_script
 
     @cache
     def mutant(name: str, *, shebang: bool = True) -> store.Script:
-        script = load(name, shebang=shebang)
-        if name != wrong:
-            return script
-        assert there in script.text, f"the mutant does not fit lua/{wrong}.lua any more: {there!r} is gone"
-        text = script.text.replace(there, instead)
-        return replace(script, text=text, digest=hashlib.sha1(text.encode()).hexdigest())
+        return wrong if name == wrong.name else load(name, shebang=shebang)
 
     store.load_script = mutant
