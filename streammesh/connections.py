@@ -139,9 +139,15 @@ def connections_for(url: str) -> Connections:
     raise InvalidURL(f"{scheme}:// is not known{hint} (known: redis:// rediss:// unix:// memory:// embedded://)")
 
 
+def _said(error: BaseException) -> str:
+    """What the server said, with the first word that redis-py takes off where it has a class for it."""
+    code, text = getattr(error, "status_code", None), str(error)
+    return f"{code} {text}" if code and not text.startswith(code) else text
+
+
 def meaning(error: BaseException, where: str) -> MeshError:
     """The error of ours that a redis-py error stands for, with cause and cure."""
-    said = str(error)
+    said = _said(error)
     if isinstance(error, ResponseError) and said.startswith(("OOM", "server:OOM")):
         return ServerFull(
             f"the server at {where} is out of memory and refused the write; raise maxmemory or finish waiting work"
@@ -162,4 +168,4 @@ def passing(error: BaseException) -> bool:
         return False
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | TimeoutError):
         return True
-    return isinstance(error, ResponseError) and str(error).startswith(_PASSING)
+    return isinstance(error, ResponseError) and _said(error).startswith(_PASSING)

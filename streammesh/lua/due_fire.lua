@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Puts tasks whose time has come at the tail of their streams.
 -- KEYS 1 prefix of the shard
 -- ARGV 1 limit  2 how far ahead of now to look, ms (0, except in tests)

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Makes sure that an agent's streams and their groups exist.
 -- KEYS 1 prefix of the shard  2.. streams
 -- ARGV for each stream: its capability, or '' for the agent's inbox; then the agent

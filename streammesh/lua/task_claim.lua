@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Gives an agent up to `count` entries: orphans of dead agents first, then what its blocking read brought, then new ones.
 -- Every entry becomes a running task of this agent, with its attempt raised, or is taken away because nobody wants it.
 -- KEYS 1 prefix of the shard  2.. streams, in the order to be served

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Looks for what dead agents left in one shard, and forgets their consumers once nothing is pending with them.
 -- KEYS 1 prefix of the shard  2.. streams that the sweeping agent can serve
 -- ARGV 1 lease ms  2 longest gap ms between two sweeps that is no stall  3.. ids of the live agents

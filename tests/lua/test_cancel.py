@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.lua.shard import New, Shard, complete
@@ -28,7 +30,7 @@ def test_a_delayed_task_is_cancelled_at_once(shard: Shard) -> None:
 
 
 @pytest.mark.parametrize("where", [{"priority": "high"}, {"priority": "low"}, {"to": "ann.1"}])
-def test_wherever_it_is_queued(shard: Shard, where: dict[str, str]) -> None:
+def test_wherever_it_is_queued(shard: Shard, where: dict[str, Any]) -> None:
     task = New("a", **where)
     shard.enqueue(task)
     assert shard.cancel("a") == ["ok"]
