@@ -70,8 +70,8 @@ STANDING = frozenset(
 class Report:
     """What became of the tasks of a mesh: how many are in each final state, and what it took to get there.
 
-    ``attempts`` were begun and ``fired`` put at once, rather than in their time, during this run; the other numbers count
-    every record of the mesh.
+    ``attempts`` were begun and ``fired`` delayed ones (retries too) were queued during this run; the other numbers count every
+    record of the mesh.
     """
 
     attempts: int
@@ -117,6 +117,7 @@ async def run_until_idle(mesh: Mesh, *agents: Agent, timeout: float = 30.0) -> R
         for agent in agents:
             if agent.serving:
                 attempts += agent.serving.claims.claimed
+                fired += agent.serving.fired
             agent.stop()
         await asyncio.gather(*serving, return_exceptions=True)
     states = await _states(mesh)
