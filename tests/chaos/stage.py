@@ -78,8 +78,9 @@ class Stage:
     """Server, proxies and agents; `suffer` does one fault, `calm` ends all that is still going on."""
 
     def __init__(
-        self, folder: Path, *, flavour: str, fsync: str, seats: int, slots: int, lease: float, seed: int, mutant: str
-    ) -> None:
+        self, folder: Path, *, seats: int, slots: int, lease: float, seed: int = 0, flavour: str = "valkey",
+        fsync: str = "everysec", mutant: str = "",
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.lease = lease
         self.slots = slots
@@ -104,12 +105,8 @@ class Stage:
         self._stack.callback(self.server.stop)
         try:
             self.producer = await self._stack.enter_async_context(Proxy(self.server.port))
-            for number in range(self._count):
-                seat = Seat(self, number)
-                await self._stack.enter_async_context(seat.proxy)
-                self.seats.append(seat)
-                seat.start()
-                self._stack.callback(seat.kill)
+            for _ in range(self._count):
+                await self.add()
             self.inspector = await self._stack.enter_async_context(
                 Mesh.connect(self.server.url, namespace=NAMESPACE, patience=30.0, name="inspector")
             )
@@ -126,6 +123,15 @@ class Stage:
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await self._stack.aclose()
         self.recorder.close()
+
+    async def add(self) -> Seat:
+        """Another agent."""
+        seat = Seat(self, len(self.seats))
+        await self._stack.enter_async_context(seat.proxy)
+        self.seats.append(seat)
+        seat.start()
+        self._stack.callback(seat.kill)
+        return seat
 
     # -- faults
 

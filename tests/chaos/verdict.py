@@ -7,7 +7,7 @@ not broken promises but the price of the faults.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,6 +54,8 @@ class Outcome:
     limit: int
     #: The longest wait, in seconds, from a task's end to the one who waited for it.
     latest_answer: float
+    #: Why tasks are dead.
+    reasons: Mapping[str, int]
 
     def text(self) -> str:
         """The report, to be read."""
@@ -69,6 +71,7 @@ class Outcome:
             f"seed {played.seed}: {report.accepted} tasks, {sum(played.faults.values())} faults, {played.agents} agent processes, {played.seconds:.1f} s",
             f"  faults      {counts(played.faults)}",
             f"  states      {counts(report.states)}; {settled}",
+            f"  dead of     {counts(self.reasons) or 'nothing'}",
             f"  executions  {report.executions}, {self.repeated} repeated because of faults (at most {self.limit} allowed); {report.stale} settlements refused",
             f"  answers     at most {self.latest_answer:.2f} s after the task's end",
             f"  lost {len(report.lost)}, settled twice {len(report.settled_twice)}, violations {len(self.violations)}",
@@ -103,7 +106,7 @@ def judge(
             violations.append(f"{key} outlived the last agent")
     if repeated > limit:
         violations.append(f"{repeated} executions were repeated, faults explain {limit} at most")
-    return Outcome(played, report, tuple(violations), repeated, limit, court.latest_answer())
+    return Outcome(played, report, tuple(violations), repeated, limit, court.latest_answer(), court.reasons())
 
 
 class _Court:
@@ -180,6 +183,9 @@ class _Court:
                     waited = following - asked[told.attempt].mono
                     if waited < AGAIN - 0.005:
                         yield f"{id}: attempt {told.attempt + 1} began {waited:.3f} s after Retry(after={AGAIN})"
+
+    def reasons(self) -> Mapping[str, int]:
+        return Counter(one.get("reason", "") for one in self._records.values() if one.get("state") == "dead")
 
     def repeated(self) -> int:
         """Executions whose outcome does not count: their agent died, or somebody else had taken over."""
