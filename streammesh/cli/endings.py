@@ -11,7 +11,7 @@ import click
 
 from streammesh.cli.output import clean
 
-__all__ = ["EXIT_CODES", "Ended", "Missing", "Refused", "code_of", "report"]
+__all__ = ["EXIT_CODES", "Ended", "Missing", "Refused", "Unread", "code_of", "report"]
 
 EXIT_CODES = {
     0: "done; the task succeeded; the mesh is healthy",
@@ -48,6 +48,10 @@ class Refused(Ended):
         super().__init__(message, 6)
 
 
+class Unread(Exception):
+    """Whoever read our output has seen enough (`| head`)."""
+
+
 def code_of(error: BaseException) -> int:
     """The exit code that an error of the engine stands for."""
     from streammesh import errors
@@ -69,10 +73,18 @@ def code_of(error: BaseException) -> int:
 
 def report(error: BaseException, *, verbose: bool) -> int:
     """Say on stderr what went wrong, in one line of cause and cure, and return the exit code."""
+    if isinstance(error, Unread):
+        # What is still buffered goes nowhere.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     if isinstance(error, Ended):
         if str(error):
             _say(str(error))
         return error.code
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show(sys.stderr)
+        return 2
     if isinstance(error, click.ClickException):
         _say(error.format_message())
         context = getattr(error, "ctx", None)
@@ -82,11 +94,6 @@ def report(error: BaseException, *, verbose: bool) -> int:
     if isinstance(error, click.Abort | KeyboardInterrupt):
         _say("interrupted")
         return 130
-    if isinstance(error, BrokenPipeError):
-        # Whoever read our output has seen enough; what is still buffered goes nowhere.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     if verbose:
         traceback.print_exception(error)
     from streammesh.errors import MeshError

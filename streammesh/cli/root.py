@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 import streammesh
-from streammesh.cli.endings import EXIT_CODES, report
+from streammesh.cli.endings import EXIT_CODES, Unread, report
 from streammesh.cli.session import GLOBALS, Session
 
 __all__ = ["main", "root", "run"]
@@ -64,6 +64,13 @@ class Root(click.Group):
         found: click.Command = getattr(module, f"{cmd_name}_command")
         return found
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # click would end with 1, as if something had failed.
+            raise Unread from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, commands in SECTIONS.items():
             with formatter.section(section):
@@ -108,7 +115,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     session = Session()
     try:
         code = root.main(args=arguments, prog_name="streammesh", standalone_mode=False, obj=session)
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise Unread from None
         return code if isinstance(code, int) and not isinstance(code, bool) else 0
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1

@@ -5,7 +5,6 @@ Global options may stand before or after the command's name; both places write i
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import os
@@ -62,6 +61,8 @@ class Session:
 
     def run(self, work: Callable[[Mesh], Awaitable[T]], *, unsafe: bool = True) -> T:
         """Open the mesh, do the work, close it."""
+        import asyncio
+
         self.log("ERROR")
 
         async def main() -> T:
