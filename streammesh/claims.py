@@ -13,11 +13,11 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
 from typing import Any
 
 from streammesh.errors import MeshError
-from streammesh.keys import GROUP, Keys, raw_tag
+from streammesh.keys import GROUP, Keys
+from streammesh.lanes import Lanes
 from streammesh.mesh import Mesh
 from streammesh.record import RETENTION
 from streammesh.store import BLOCK
@@ -32,9 +32,6 @@ CLAIM = 128
 SETTLE = 500
 #: Outcomes that may wait for a settlement before no more is claimed.
 UNSETTLED = 2000
-#: Which lane goes first, claim by claim: high 6, normal 3, low 1 in ten, so that low never starves.
-TURNS = ("high", "high", "normal", "high", "high", "normal", "high", "high", "normal", "low")
-
 _log = logging.getLogger("streammesh.agent")
 
 
@@ -55,37 +52,25 @@ class Held:
     stopping: str = field(default="")
 
 
-@dataclass(slots=True)
-class _Order:
-    """Streams in the order of one claim, with what the script wants to know of each."""
-
-    streams: list[str]
-    about: list[str]
-    capabilities: list[str]
-
-
 class Claims:
     """The claim loops and the settling of one agent ``me`` on ``mesh``; ``start`` begins the work on a fresh entry."""
 
     def __init__(
-        self, mesh: Mesh, me: str, capabilities: Sequence[str], slots: int, lease: float, start: Callable[[Held], None]
+        self, mesh: Mesh, me: str, lanes: Lanes, slots: int, lease: float, start: Callable[[Held], None]
     ) -> None:
         self._mesh = mesh
         self._keys: Keys = mesh.keys
         self._me = me
-        self._capabilities = tuple(capabilities)
+        self.lanes = lanes
         self._lease = lease
         self._start = start
         self.slots = slots
         self.free = slots
         self.held: dict[tuple[str, str], Held] = {}
-        self.paused: frozenset[str] = frozenset()
         self.draining = False
         #: Counters since the start: claimed, settled, stale.
         self.claimed = self.settled = self.stale = 0
         shards = range(self._keys.shards)
-        self._lanes: list[set[str]] = [{"normal"} for _ in shards]
-        self._orders: list[Any] = [None for _ in shards]
         self._orphans: list[list[tuple[str, str]]] = [[] for _ in shards]
         self._backlog: list[list[tuple[str, str]]] = [[] for _ in shards]
         self._look = [True for _ in shards]
@@ -103,57 +88,19 @@ class Claims:
 
     # -- which streams
 
-    def streams(self, shard: int, lanes: Sequence[str] = ()) -> list[str]:
-        """Every stream of the shard that this agent may hold entries of, whether paused or not."""
-        lanes = lanes or sorted(self._lanes[shard])
-        streams = [self._keys.tasks(name, lane, shard) for name in self._capabilities for lane in lanes]
-        return [*streams, self._keys.inbox(self._me, shard)]
-
-    def _order(self, shard: int) -> _Order:
-        if self._orders[shard] is None:
-            names = [name for name in self._capabilities if name not in self.paused]
-            orders = []
-            inbox = self._keys.inbox(self._me, shard)
-            for lane in TURNS:
-                lanes = [lane, *(other for other in ("high", "normal", "low") if other != lane)]
-                for shift in range(max(1, len(names))):
-                    rotated = names[shift:] + names[:shift]
-                    order = _Order([inbox], ["", raw_tag(inbox, shard)], [""])
-                    for one in lanes:
-                        if one in self._lanes[shard]:
-                            for name in rotated:
-                                stream = self._keys.tasks(name, one, shard)
-                                order.streams.append(stream)
-                                order.about += (name, raw_tag(stream, shard))
-                                order.capabilities.append(name)
-                    orders.append(order)
-            # Neighbouring turns should differ in lane, not only in capability: step through with a stride.
-            width = max(1, len(names))
-            ranked = [orders[turn * width + shift] for shift in range(width) for turn in range(len(TURNS))]
-            self._orders[shard] = cycle(ranked)
-        following: _Order = next(self._orders[shard])
-        return following
-
     def pause(self, paused: frozenset[str]) -> None:
         """Take nothing new of the capabilities in ``paused``, and of nothing else."""
-        paused &= frozenset(self._capabilities)
-        if paused != self.paused:
-            self.paused = paused
-            self._orders = [None for _ in self._orders]
+        if self.lanes.pause(paused):
             self.wake()
 
     async def find_lanes(self) -> None:
         """Look which lanes are in use by now."""
         for shard in range(self._keys.shards):
-            for lane in ("high", "low"):
-                if lane not in self._lanes[shard] and self._capabilities:
-                    keys = [self._keys.tasks(name, lane, shard) for name in self._capabilities]
-                    if await self._mesh.store.command("EXISTS", *keys):
-                        streams = list(zip(keys, self._capabilities, strict=True))
-                        await self._mesh.registry.open_streams(shard, streams, self._me)
-                        self._lanes[shard].add(lane)
-                        self._orders[shard] = None
-                        self.wake(shard)
+            for lane, streams in self.lanes.missing(shard):
+                if await self._mesh.store.command("EXISTS", *(stream for stream, _ in streams)):
+                    await self._mesh.registry.open_streams(shard, streams, self._me)
+                    self.lanes.add(shard, lane)
+                    self.wake(shard)
 
     def take_over(self, shard: int, orphans: Sequence[tuple[str, str]]) -> None:
         """Claim from these dead consumers before anything new."""
@@ -199,7 +146,7 @@ class Claims:
         store = self._mesh.store
         if reader.client_id is None and store.genuine:
             reader.client_id = int(await store.command("CLIENT", "ID", link=reader))
-        streams = self._order(shard).streams
+        streams = self.lanes.order(shard).streams
         if self._look[shard] or self.draining:
             return
         try:
@@ -221,7 +168,7 @@ class Claims:
 
     async def _claim(self, shard: int, count: int) -> bool:
         """One claim of up to ``count`` entries; True when there may be more at once."""
-        order = self._order(shard)
+        order = self.lanes.order(shard)
         index = {stream: at for at, stream in enumerate(order.streams, 2)}
         given = [(stream, entry) for stream, entry in self._backlog[shard] if stream in index][:count]
         # What is paused by now is left to the heartbeat, which hands it back: kept, it would make this loop spin.
@@ -386,15 +333,14 @@ class Claims:
 
     def snapshot(self, shard: int) -> tuple[list[str], list[str], list[tuple[int, str, str, int]]]:
         """(streams, first words of their raw ids, held) for the heartbeat's thread."""
-        lanes = sorted(self._lanes[shard])
-        streams = self.streams(shard, lanes)
+        streams, raws = self.lanes.streams(shard)
         index = {stream: at for at, stream in enumerate(streams, 2)}
         held = [
             (index[one.stream], one.entry, one.id, one.attempt)
             for one in list(self.held.values())
             if one.shard == shard and one.stream in index
         ]
-        return streams, [raw_tag(stream, shard) for stream in streams], held
+        return streams, raws, held
 
     def find(self, id: str) -> Held | None:
         """What is held of the task ``id``."""

@@ -23,6 +23,7 @@ from streammesh.answers import answers
 from streammesh.claims import Claims
 from streammesh.errors import MeshError
 from streammesh.handlers import Handler
+from streammesh.lanes import Lanes
 from streammesh.mesh import Mesh
 from streammesh.perform import Performer
 from streammesh.pulse import Pulse, Renewal
@@ -82,7 +83,8 @@ class Serving:
         self.performer = Performer(mesh, self.id, self._handlers, self._listeners, self._slots)
         self.performer.offset = now - time.monotonic() * 1000
         self.performer.put_off = self._put_off
-        self.claims = Claims(mesh, self.id, tuple(self._handlers), self._slots, self._lease, self.performer.start)
+        lanes = Lanes(mesh.keys, self.id, tuple(self._handlers))
+        self.claims = Claims(mesh, self.id, lanes, self._slots, self._lease, self.performer.start)
         self.performer.claims = self.claims
         for shard in range(mesh.keys.shards):
             streams = [(mesh.keys.tasks(name, "normal", shard), name) for name in self._handlers]
@@ -224,7 +226,7 @@ class Serving:
         while True:
             self._tick = now = time.monotonic()
             if now >= next_sweep:
-                streams = [self.claims.streams(shard) for shard in range(mesh.keys.shards)]
+                streams = [self.claims.lanes.streams(shard)[0] for shard in range(mesh.keys.shards)]
                 report = await sweep.once(streams, self._lease, self._lease / 2)
                 self.sweeps += 1
                 for agent in report.died:
@@ -335,7 +337,9 @@ class Serving:
             case "pause" | "resume":
                 capability = act.get("capability", "")
                 paused = await self._mesh.store.command("HGET", self._mesh.keys.cap(capability), "paused")
-                self.claims.pause(self.claims.paused | {capability} if paused else self.claims.paused - {capability})
+                self.claims.pause(
+                    self.claims.lanes.paused | {capability} if paused else self.claims.lanes.paused - {capability}
+                )
 
     # -- what the heartbeat brings
 

@@ -19,7 +19,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
     for line in (
         "errors health",
         "keys codec settings moments",
-        "record connections embedded batch",
+        "record connections embedded batch lanes",
         "store",
         "replies",
         "results",
