@@ -104,8 +104,9 @@ class Claims:
 
     def take_over(self, shard: int, orphans: Sequence[tuple[str, str]]) -> None:
         """Claim from these dead consumers before anything new."""
-        self._orphans[shard] = list(orphans)
-        if orphans:
+        # An agent that was thought dead itself takes nothing from itself: it holds that already.
+        self._orphans[shard] = [one for one in orphans if one[1] != self._me]
+        if self._orphans[shard]:
             self.wake(shard)
 
     # -- claim
@@ -210,8 +211,13 @@ class Claims:
 
     def forget(self, held: Held) -> None:
         """Drop an entry that is no longer ours; nothing is settled."""
-        self.held.pop((held.stream, held.entry), None)
+        self._drop(held)
         self._settle_idle()
+
+    def _drop(self, held: Held) -> None:
+        # Not a later attempt of the same entry.
+        if self.held.get((held.stream, held.entry)) is held:
+            del self.held[held.stream, held.entry]
 
     def release_slot(self) -> None:
         """A handler is through: its slot may be used again."""
@@ -289,7 +295,7 @@ class Claims:
 
     def _settled(self, batch: Iterable[tuple[Held, str, Any, Any, Any]], verdicts: Sequence[str]) -> None:
         for (held, verb, *_), verdict in zip(batch, verdicts, strict=True):
-            self.held.pop((held.stream, held.entry), None)
+            self._drop(held)
             self.settled += 1
             if verdict != "ok":
                 self.stale += 1

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from streammesh.keys import Keys
+from streammesh.record import new_id
 from streammesh.store import Store
 
 __all__ = ["DeadLetters", "Letter"]
@@ -82,7 +83,7 @@ class DeadLetters:
     async def replay(self, letter: Letter) -> str:
         """Run a dead task again under the same id with a fresh budget, and take its letter away; 'ok <id>', 'open <state>', 'missing' or 'message'."""
         words: list[str] = await self._store.run(
-            "task_retry", [self._keys.prefix(letter.shard)], ["", letter.capability, letter.entry]
+            "task_retry", [self._keys.prefix(letter.shard)], [new_id(), "", letter.capability, letter.entry]
         )
         return words[0]
 

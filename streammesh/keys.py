@@ -6,6 +6,7 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
 
     {mesh}:meta                    HASH    layout, shards, created_at, epoch (the last one given out)
     {mesh}:tasks:<capability>      STREAM  group `agents`: unfinished tasks; lanes `:high` and `:low` when used
+    {mesh}:sent:<message>          STRING  a message that was delivered; TTL a minute
     {mesh}:inbox:<agent>           STREAM  group `agents`: messages and tasks for one agent
     {mesh}:task:<id>               HASH    the record of a task; TTL once it is finished
     {mesh}:inboxes                 ZSET    agent id -> ms at which its inbox in this shard was made

@@ -32,7 +32,7 @@ _log = logging.getLogger("streammesh.agent")
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What a renewal brought back: ids that are no longer ours, ids to be cancelled, strays handed back."""
+    """What a renewal brought back: '<id> <attempt>' of what is no longer ours, ids to be cancelled, strays handed back."""
 
     lost: tuple[str, ...]
     cancel: tuple[str, ...]

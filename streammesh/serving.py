@@ -367,8 +367,9 @@ class Serving:
         for renewal in renewals:
             for id in renewal.cancel:
                 self._cancel(id)
-            for id in renewal.lost:
-                self._lose(id)
+            for one in renewal.lost:
+                id, _, attempt = one.partition(" ")
+                self._lose(id, int(attempt))
             if renewal.strays:
                 _log.warning("agent=%s handed back %d entries whose delivery was lost", self.id, renewal.strays)
 
@@ -381,10 +382,10 @@ class Serving:
                 context.cancel_requested = True
             held.work.cancel()
 
-    def _lose(self, id: str) -> None:
+    def _lose(self, id: str, attempt: int) -> None:
         held = self.claims.find(id)
         # A task that has just been settled is not lost: it is on its way out.
-        if held and held.work and not held.work.done() and not held.stopping:
+        if held and held.attempt == attempt and held.work and not held.work.done() and not held.stopping:
             _log.warning(
                 "agent=%s task=%s attempt=%d is lost to another attempt, stopping it", self.id, id, held.attempt
             )

@@ -350,7 +350,7 @@ class Tasks:
         out: dict[str, str] = {}
         for id in ids:
             shard = self._keys.shard_of(check_id(id, "task id"))
-            out[id] = (await self._store.run("task_retry", [self._keys.prefix(shard)], [id, "", ""]))[0]
+            out[id] = (await self._store.run("task_retry", [self._keys.prefix(shard)], [new_id(), id, "", ""]))[0]
         return [out[id] for id in ids]
 
     async def _by_shard(self, script: str, ids: Sequence[str], args: Sequence[Any]) -> list[str]:

@@ -5,7 +5,7 @@
 -- ARGV 1 agent  2 idle ms from which an entry that is not renewed counts as a stray
 --      3 number of held ones, then for each: index into KEYS, entry, id ('' for a message), attempt
 --      then for each stream from KEYS 2 on: the first word of its raw ids
--- Returns {ids lost, ids to cancel, number of strays handed back}
+-- Returns {lost ones, each as '<id> <attempt>', ids to cancel, number of strays handed back}
 -- Called by pulse.Pulse._renew
 local me = ARGV[1]
 local now = clock()
@@ -29,7 +29,7 @@ for n = 1, tonumber(ARGV[3]) do
     held[s] = held[s] or {}
     table.insert(held[s], entry)
   elseif id ~= '' then
-    lost[#lost + 1] = id
+    lost[#lost + 1] = id .. ' ' .. ARGV[i + 3]
   end
 end
 for s, entries in pairs(held) do

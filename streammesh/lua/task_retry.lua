@@ -1,12 +1,12 @@
 #!lua
 -- Runs finished tasks again, under the same id and with a fresh budget; their dead letters are taken away.
 -- KEYS 1 prefix of the shard
--- ARGV three for each: id ('' to read it from the letter), capability, entry id of the dead letter ('' to read it from the record)
+-- ARGV 1 a word of this call's own, so that asking again is no second run  then three for each: id ('' to read it from the letter), capability, entry id of the dead letter ('' to read it from the record)
 -- Returns one line for each: 'ok <id>' | 'open <state>' | 'missing' | 'message' (the letter was one: it cannot be run)
 -- Called by dead.DeadLetters.replay and tasks.Tasks.retry
 local now = clock()
 local words = {}
-for i = 1, #ARGV, 3 do
+for i = 2, #ARGV, 3 do
   local id, capability, letter = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local kept
   if letter ~= '' then
@@ -25,6 +25,8 @@ for i = 1, #ARGV, 3 do
     words[#words + 1] = 'message'
   elseif not r.state or (letter ~= '' and not kept) then
     words[#words + 1] = 'missing'
+  elseif r.retried == ARGV[1] then
+    words[#words + 1] = 'ok ' .. id
   elseif r.state == 'queued' or r.state == 'delayed' or r.state == 'running' then
     words[#words + 1] = 'open ' .. r.state
   else
@@ -32,7 +34,7 @@ for i = 1, #ARGV, 3 do
     redis.call('HDEL', key, 'failures', 'deaths', 'error', 'error_detail', 'reason', 'letter', 'finished_at', 'result', 'cancel',
       'deadline', 'progress', 'to')
     r.deadline, r.to = nil, nil
-    redis.call('HSET', key, 'capability', r.capability, 'payload', r.payload or '{}', 'enqueued_at', iso(now))
+    redis.call('HSET', key, 'capability', r.capability, 'payload', r.payload or '{}', 'enqueued_at', iso(now), 'retried', ARGV[1])
     put(id, r, now)
     if r.letter then redis.call('XDEL', TAG .. 'dead:' .. r.capability, r.letter) end
     if letter ~= '' and letter ~= r.letter then redis.call('XDEL', TAG .. 'dead:' .. capability, letter) end

@@ -6,6 +6,7 @@ named without the prefix (`tasks:x`), capability `x` is meant where none is name
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -218,11 +219,11 @@ class Shard:
     def cancel(self, *ids: str, by: str = "tests") -> list[str]:
         return list(self.run("task_cancel", KEEP, by, *ids))
 
-    def retry(self, id: str) -> str:
-        return str(self.run("task_retry", id, "", "")[0])
+    def retry(self, id: str, word: str = "") -> str:
+        return str(self.run("task_retry", word or secrets.token_hex(6), id, "", "")[0])
 
     def replay(self, letter: str, capability: str = "x") -> str:
-        return str(self.run("task_retry", "", capability, letter)[0])
+        return str(self.run("task_retry", secrets.token_hex(6), "", capability, letter)[0])
 
     def wait(self, client: str, *ids: str) -> list[tuple[str, str, str]]:
         flat = self.run("task_wait", client, *ids)

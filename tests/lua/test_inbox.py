@@ -150,3 +150,12 @@ def test_an_agent_that_comes_back_has_a_listed_inbox_again(shard: Shard) -> None
     shard.crash(ann)
     shard.redis.zadd(shard.key("inboxes"), {ann: 1}, xx=True)
     assert shard.sweep()[1] == [ann]
+
+
+def test_a_message_sent_again_since_its_reply_was_lost_is_one_message(shard: Shard) -> None:
+    agent = shard.join("ann")
+    shard.open(agent)
+    for _ in range(2):
+        assert shard.send(agent, id="m-1", type="note", payload="1") == "ok"
+    assert len(shard.read(agent, f"inbox:{agent}", count=10)) == 1
+    assert 0 < shard.ttl("sent:m-1") <= 60_000

@@ -33,17 +33,17 @@ def test_a_task_that_another_took_over_is_lost_and_stays_with_the_other(shard: S
     shard.crash("ann.1")
     shard.take("bob.2", orphans=[("tasks:x", "ann.1")])
     before = shard.dump()
-    assert shard.renew("ann.1", [one]) == (["a"], [], 0)
+    assert shard.renew("ann.1", [one]) == (["a 1"], [], 0)
     assert shard.dump() == before
 
 
 def test_what_is_lost(shard: Shard) -> None:
     one = shard.running("a")
-    assert shard.renew("ann.1", [dataclasses.replace(one, attempt=2)])[0] == ["a"]
+    assert shard.renew("ann.1", [dataclasses.replace(one, attempt=2)])[0] == ["a 2"]
     shard.settle("ann.1", complete(one))
-    assert shard.renew("ann.1", [one])[0] == ["a"]
+    assert shard.renew("ann.1", [one])[0] == ["a 1"]
     shard.redis.delete(shard.key("task:a"))
-    assert shard.renew("ann.1", [one])[0] == ["a"]
+    assert shard.renew("ann.1", [one])[0] == ["a 1"]
 
 
 def test_a_task_that_is_to_be_cancelled_is_told(shard: Shard) -> None:
@@ -164,7 +164,7 @@ def test_a_record_of_another_type_does_not_stop_the_renewal_of_others(shard: Sha
     shard.redis.delete(shard.key("task:a"))
     shard.redis.set(shard.key("task:a"), "mine")
     shard.age("ann.1")
-    assert shard.renew("ann.1", [one, two]) == (["a"], [], 0)
+    assert shard.renew("ann.1", [one, two]) == (["a 1"], [], 0)
     assert shard.renew("ann.1", [two])[2] == 1, "given up, it is a stray"
     shard.claim("bob.2")
     assert [letter["reason"] for letter in shard.letters()] == ["record_unusable"]

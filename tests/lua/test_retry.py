@@ -140,3 +140,15 @@ def test_into_a_stream_of_another_type_it_is_dead_again(shard: Shard) -> None:
     assert len(shard.letters()) == 1
     assert shard.ttl("task:a") > 0
     shard.redis.delete(shard.key("tasks:x"))
+
+
+def test_a_call_repeated_since_its_reply_was_lost_is_no_second_run(shard: Shard) -> None:
+    """Even when the first run has ended by then: the repeat must not wipe its result."""
+    shard.settle("ann.1", dead(shard.running("a")))
+    assert shard.retry("a", "call-1") == "ok a"
+    shard.settle("ann.1", complete(shard.take()))
+    before = shard.dump()
+    assert shard.retry("a", "call-1") == "ok a"
+    assert shard.dump() == before
+    assert shard.retry("a", "call-2") == "ok a"
+    assert shard.record("a")["state"] == "queued"
