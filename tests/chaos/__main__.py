@@ -25,7 +25,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="decides the tasks and the faults (default: 1)")
     for name, text in (
         ("tasks", "how many tasks"), ("faults", "how many faults"), ("agents", "agent processes at a time"),
-        ("slots", "tasks that one runs at once"), ("lease", "seconds of a lease"),
+        ("slots", "tasks that one runs at once"), ("lease", "seconds of a lease"), ("shards", "shards of the mesh"),
+        ("pace", "part of the faults' time over which the load is spread"),
     ):  # fmt: skip
         parser.add_argument(
             f"--{name}", type=type(known[name]), default=known[name], help=f"{text} (default: %(default)s)"

@@ -41,6 +41,9 @@ class Setting:
     lease: float = 1.2
     slots: int = 8
     agents: int = 4
+    shards: int = 1
+    #: The part of the faults' time over which the load is spread: small means a backlog from the start.
+    pace: float = 0.9
     shares: Mapping[str, int] = field(default_factory=lambda: faults.EVERYTHING)
     mutant: str = ""
 
@@ -60,13 +63,13 @@ async def play(setting: Setting, say: Callable[[str], None] = lambda _: None) ->
     plan = faults.schedule(setting.seed, setting.faults, setting.agents, setting.shares)
     stage = Stage(
         setting.folder, flavour=setting.flavour, fsync=setting.fsync, seats=setting.agents, slots=setting.slots,
-        lease=setting.lease, seed=setting.seed, mutant=setting.mutant,
+        lease=setting.lease, shards=setting.shards, seed=setting.seed, mutant=setting.mutant,
     )  # fmt: skip
     async with stage:
         await _everybody_here(stage)
         # Calls give up soon here, because it is the producer that repeats them.
         async with Mesh.connect(stage.producer.url, namespace=NAMESPACE, patience=0.3, name="producer") as mesh:
-            rate = setting.tasks / max(4.0, setting.faults * GAP * 0.9)
+            rate = setting.tasks / max(1.0, setting.faults * GAP * setting.pace)
             producer = Producer(mesh, Recorder(setting.folder, "producer"), items, rate, setting.seed)
             producing = asyncio.create_task(producer.run())
             try:
@@ -79,7 +82,7 @@ async def play(setting: Setting, say: Callable[[str], None] = lambda _: None) ->
         await stage.gone()
         left = await _left(stage)
         await stage.dismiss()
-        final = await asyncio.to_thread(_read_final, stage.server.url)
+        final = await asyncio.to_thread(_read_final, stage.server.url, setting.shards)
     events = read_history(setting.folder)
     executions, effects = Ledger(setting.folder).read()
     played = Played(
@@ -91,7 +94,9 @@ async def play(setting: Setting, say: Callable[[str], None] = lambda _: None) ->
 
 async def _everybody_here(stage: Stage) -> None:
     async with asyncio.timeout(30):
-        while len(await stage.inspector.agents()) < len(stage.seats):  # noqa: ASYNC110 - only the server knows
+        while len(await stage.inspector.agents()) < len(stage.seats):
+            for seat in stage.seats:
+                seat.check()
             await asyncio.sleep(0.05)
 
 
@@ -128,15 +133,15 @@ async def _left(stage: Stage) -> list[str]:
     cursor = "0"
     while True:
         cursor, some = await store.command("SCAN", cursor, "COUNT", 1000, "TYPE", "stream")
-        names += [name for name in some if name.startswith((f"{keys.prefix()}tasks:", f"{keys.prefix()}inbox:"))]
+        names += [name for name in some if name.partition("}:")[2].startswith(("tasks:", "inbox:"))]
         if cursor == "0":
             break
     lengths = await store.commands([("XLEN", name) for name in names])
     left = [f"{length} entries in {name}" for name, length in zip(names, lengths, strict=True) if length]
-    due = await store.command("ZCARD", keys.due())
-    return left + ([f"{due} members of {keys.due()}"] if due else [])
+    due = await store.commands([("ZCARD", keys.due(shard)) for shard in range(keys.shards)])
+    return left + ([f"{sum(due)} that wait for their time"] if any(due) else [])
 
 
-def _read_final(url: str) -> Final:
+def _read_final(url: str, shards: int) -> Final:
     with redis.Redis.from_url(url, decode_responses=True) as client:
-        return read_final(client, NAMESPACE)
+        return read_final(client, NAMESPACE, shards)

@@ -65,6 +65,12 @@ class Seat:
                 command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
+    def check(self) -> None:
+        """Raise RuntimeError, with its last words, if the process is not there."""
+        if self.process is None or self.process.poll() is not None:
+            log = self.stage.folder / f"agent-{self.number}.{self.started}.log"
+            raise RuntimeError(f"the agent on seat {self.number} has ended:\n{log.read_text()[-2000:]}")
+
     def kill(self) -> None:
         if self.process:
             begun = time.monotonic()
@@ -78,11 +84,12 @@ class Stage:
     """Server, proxies and agents; `suffer` does one fault, `calm` ends all that is still going on."""
 
     def __init__(
-        self, folder: Path, *, seats: int, slots: int, lease: float, seed: int = 0, flavour: str = "valkey",
+        self, folder: Path, *, seats: int, slots: int, lease: float, shards: int = 1, seed: int = 0, flavour: str = "valkey",
         fsync: str = "everysec", mutant: str = "",
     ) -> None:  # fmt: skip
         self.folder = folder
         self.lease = lease
+        self.shards = shards
         self.slots = slots
         self.grace = 2 * lease
         self.mutant = mutant
@@ -105,11 +112,12 @@ class Stage:
         self._stack.callback(self.server.stop)
         try:
             self.producer = await self._stack.enter_async_context(Proxy(self.server.port))
+            # The first who opens a mesh creates it: with the shards that are wanted.
+            self.inspector = await self._stack.enter_async_context(
+                Mesh.connect(self.server.url, namespace=NAMESPACE, shards=self.shards, patience=30.0, name="inspector")
+            )
             for _ in range(self._count):
                 await self.add()
-            self.inspector = await self._stack.enter_async_context(
-                Mesh.connect(self.server.url, namespace=NAMESPACE, patience=30.0, name="inspector")
-            )
         except BaseException:
             await self.__aexit__(None, None, None)
             raise

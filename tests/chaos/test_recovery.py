@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.chaos.stage import Stage
+from tests.chaos.stage import Seat, Stage
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.chaos
@@ -25,19 +25,21 @@ async def test_a_hundred_running_tasks_of_a_killed_agent_run_again_within_a_leas
             replies = await mesh.store.commands([("HMGET", mesh.keys.task(id), "agent", "attempt") for id in ids])
             return [(agent or "", attempt or "") for agent, attempt in replies]
 
-        async def all_with(name: str, attempt: str) -> bool:
-            return all(agent.startswith(f"{name}.") and n == attempt for agent, n in await owners())
+        async def all_with(seat: Seat, attempt: str) -> bool:
+            seat.check()
+            return all(agent.startswith(f"a{seat.number}.") and n == attempt for agent, n in await owners())
 
-        await eventually(lambda: all_with("a0", "1"), timeout=20)
-        await stage.add()
+        first = stage.seats[0]
+        await eventually(lambda: all_with(first, "1"), timeout=20, what="the first agent runs them all")
+        second = await stage.add()
 
         async def both_here() -> bool:
             return len(await mesh.agents()) == 2
 
         await eventually(both_here, timeout=20)
         killed = time.monotonic()
-        stage.seats[0].kill()
-        await eventually(lambda: all_with("a1", "2"), timeout=limit + 10)
+        first.kill()
+        await eventually(lambda: all_with(second, "2"), timeout=limit + 10, what="the second agent runs them all")
         took = time.monotonic() - killed
         print(f"lease {lease:g} s: {TASKS} tasks run again {took:.2f} s after the SIGKILL")  # noqa: T201
         assert took <= limit
