@@ -78,6 +78,8 @@ local function take(s, entry, flat, dead)
     if deaths >= poison then
       bury(id, {capability = capability, payload = f.payload, attempt = r[3], agent = dead, waiters = r[8]}, 'poison',
         'its agent died ' .. deaths .. ' times while running it', now)
+      -- Without an owner: were the last one to come back, its own outcome must not look as if it had been recorded.
+      redis.call('HDEL', key, 'agent')
       return drop(s, entry)
     end
   end

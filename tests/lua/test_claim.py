@@ -350,7 +350,8 @@ def test_the_third_death_makes_a_task_poison(shard: Shard) -> None:
     shard.take("a.1")
     for number in (1, 2):
         shard.crash(f"a.{number}")
-        assert shard.take(f"a.{number + 1}", orphans=[("tasks:x", f"a.{number}")]).deaths == number
+        last = shard.take(f"a.{number + 1}", orphans=[("tasks:x", f"a.{number}")])
+        assert last.deaths == number
     shard.crash("a.3")
     assert shard.claim("a.4", orphans=[("tasks:x", "a.3")]) == []
     record = shard.record("a")
@@ -362,6 +363,7 @@ def test_the_third_death_makes_a_task_poison(shard: Shard) -> None:
     )  # fmt: skip
     assert shard.entries() == {} == shard.pending()
     assert [reply["state"] for reply in shard.replies("cli")] == ["dead"]
+    assert shard.settle("a.3", dead(last)) == ["stale"], "what the last one says when it comes back was not recorded"
 
 
 def test_a_cancelled_task_whose_agent_died_does_not_run_again(shard: Shard) -> None:
