@@ -236,9 +236,9 @@ def _work(seen: Overview) -> list[Finding]:
     found = []
     for one in seen.capabilities:
         if one.waiting and not one.agents:
-            found.append(Finding("nobody", "fault", f"{one.waiting} tasks wait for {one.capability}, which no live agent offers", f"start an agent with {one.capability}, or look for a typo in the name"))  # fmt: skip
+            found.append(Finding("nobody", "fault", f"{one.waiting} waiting for {one.capability}, which no live agent offers", f"start an agent with {one.capability}, or look for a typo in the name"))  # fmt: skip
         elif one.waiting and one.paused_by:
-            found.append(Finding("paused", "note", f"{one.waiting} tasks wait for {one.capability}, paused by {one.paused_by}", f"streammesh caps resume {one.capability}"))  # fmt: skip
+            found.append(Finding("paused", "note", f"{one.waiting} waiting for {one.capability}, paused by {one.paused_by}", f"streammesh caps resume {one.capability}"))  # fmt: skip
         if one.dead:
             found.append(Finding("dead letters", "note", f"{one.dead} of {one.capability}", f"streammesh dead ls --capability {one.capability}"))  # fmt: skip
     return found or [Finding("work", "ok", "nothing waits for nobody, no dead letters")]
@@ -265,7 +265,7 @@ async def _streams(store: Store, keys: Keys, seen: Overview) -> list[Finding]:
         for consumer in map(fields_of, reply):
             if consumer["name"] not in live and int(consumer["pending"]):
                 mended = known[stream] in offered
-                found.append(Finding("orphans", "note" if mended else "fault", f"{consumer['pending']} tasks of {stream} are held by {consumer['name']}, which is not alive", "the next sweep moves them" if mended else f"start an agent that offers {known[stream]}"))  # fmt: skip
+                found.append(Finding("orphans", "note" if mended else "fault", f"{consumer['pending']} of {stream} held by {consumer['name']}, which is not alive", "the next sweep moves them" if mended else f"start an agent that offers {known[stream]}"))  # fmt: skip
     for stream in await _unlisted(store, keys, known.__contains__):
         found.append(Finding("stream", "note", f"{stream} belongs to no capability that was ever offered", "start an agent that offers it, or look for a typo in the XADD"))  # fmt: skip
     return found or [

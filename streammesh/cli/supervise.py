@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,13 @@ class Supervisor:
         return asyncio.run(self.supervise())
 
     async def supervise(self) -> int:
+        watch = _watcher() if self._reload else None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         others = [asyncio.create_task(self._tell_ready())] if self._ready_file else []
-        if self._reload:
-            others.append(asyncio.create_task(self._watch()))
+        if watch is not None:
+            others.append(asyncio.create_task(self._watch(watch)))
         try:
             codes = await asyncio.gather(*(self._keep(child) for child in self._children))
         finally:
@@ -157,18 +159,23 @@ class Supervisor:
                 fresh.replace(self._ready_file)
             await asyncio.sleep(0.5)
 
-    async def _watch(self) -> None:
-        try:
-            from watchfiles import PythonFilter, awatch
-        except ImportError:
-            raise Ended("--reload needs watchfiles: pip install 'streammesh[reload]'", 2) from None
-        async for changes in awatch(os.getcwd(), watch_filter=PythonFilter(), stop_event=self._stopping):
+    async def _watch(self, watch: Any) -> None:
+        async for changes in watch(stop_event=self._stopping):
             _log.info(
                 "%s changed: draining and starting anew", ", ".join(sorted({Path(p).name for _, p in changes})[:3])
             )
             for child in self._children:
                 child.reloading = True
                 _send(child, signal.SIGTERM)
+
+
+def _watcher() -> Any:
+    """Tells of changed Python files under the current directory. Raises Ended without watchfiles."""
+    try:
+        from watchfiles import PythonFilter, awatch
+    except ImportError:
+        raise Ended("--reload needs watchfiles: pip install 'streammesh[reload]'", 2) from None
+    return partial(awatch, os.getcwd(), watch_filter=PythonFilter())
 
 
 def _send(child: Child, number: signal.Signals) -> None:
