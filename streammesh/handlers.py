@@ -20,10 +20,13 @@ from streammesh.record import Lineage, lineage
 if TYPE_CHECKING:
     from streammesh.mesh import Mesh
 
-__all__ = ["Handler", "Isolation", "TaskContext", "verdict_on"]
+__all__ = ["Handler", "Isolation", "TaskContext", "in_process", "in_thread", "sendable", "short", "told", "verdict_on"]
 
 Isolation = Literal["inline", "thread", "process"]
 _Result = TypeVar("_Result")
+
+#: The most characters of an error that are kept.
+LONGEST_ERROR = 4096
 
 #: The wait between attempts where a capability has `retries=` but no policy of its own: seconds, doubling, with jitter.
 DEFAULT_WAIT = tenacity.wait_random_exponential(multiplier=1.0, max=60.0)
@@ -249,3 +252,28 @@ def in_process(function: Callable[..., Any], asynchronous: bool, payload: bytes)
 
         return codec.encode(asyncio.run(main()), what="result")
     return codec.encode(function(**kwargs), what="result")
+
+
+def short(text: str) -> str:
+    return sendable(text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1] + "…")
+
+
+def sendable(text: str) -> str:
+    """As UTF-8 can carry it: one text that it cannot would stop all outcomes that travel with it."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def told(error: BaseException) -> str:
+    try:
+        said = str(error)
+    except Exception:
+        said = "its text cannot be told"
+    return short(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+
+
+def in_thread(function: Callable[[], Any]) -> Any:
+    """In a thread: a StopIteration cannot pass a future (before Python 3.12 nobody would ever hear of it)."""
+    try:
+        return function()
+    except StopIteration as stop:
+        raise RuntimeError(f"StopIteration: {stop}") from stop

@@ -14,19 +14,21 @@ def when(delay: float | None, at: datetime | None) -> str:
     if delay is not None and at is not None:
         raise InvalidPayload("delay= and at= are both given; give one")
     if at is not None:
+        if not isinstance(at, datetime):
+            raise InvalidPayload(f"at={at!r} is not usable: expected a datetime with a time zone")
         return moment(at, "at")
     if delay is None or delay == 0:
         return ""
     return moment(delay, "delay")
 
 
-def moment(value: float | datetime, what: str) -> str:
+def moment(value: object, what: str) -> str:
     """'+ms' for seconds from now by the server's clock, ms since 1970 for a point in time."""
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise InvalidPayload(f"{what}={value.isoformat()} has no time zone; use datetime.now(UTC) or .astimezone()")
         return str(int(value.timestamp() * 1000))
-    if not 0 <= value < 10**9:
+    if not isinstance(value, int | float) or not 0 <= value < 10**9:
         raise InvalidPayload(f"{what}={value!r} is not usable: expected seconds from now (0 to 10^9), or a datetime")
     return f"+{int(value * 1000)}"
 

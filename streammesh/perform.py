@@ -19,15 +19,14 @@ import anyio.to_process
 from streammesh import codec
 from streammesh.claims import Claims, Held
 from streammesh.errors import InvalidPayload, MeshError, PayloadError, Reject, Retry
-from streammesh.handlers import Handler, TaskContext, in_process, verdict_on
+from streammesh.handlers import Handler, TaskContext, in_process, in_thread, sendable, short, told, verdict_on
 from streammesh.mesh import Mesh
 from streammesh.messages import Message
 from streammesh.record import RETENTION, Lineage, lineage
 
 __all__ = ["Performer"]
 
-#: The most characters of an error, and of its traceback, that are kept.
-LONGEST_ERROR = 4096
+#: The most characters of a traceback that are kept.
 LONGEST_DETAIL = 16384
 
 #: Entry fields that are the wire's, not the user's headers.
@@ -49,7 +48,6 @@ _WIRE = frozenset(
         "reply_to",
         "type",
         "source",
-        "flaw",
     ]
 )
 
@@ -112,6 +110,10 @@ class Performer:
             self.stuck.add(still.future)
             still.future.add_done_callback(lambda future: self._loop.call_soon_threadsafe(self._unstuck, future))
             outcome = still.outcome or self._stopped(held, handler)
+        except Exception as error:
+            # Not the handler's: ours, or a number that nobody expected. An attempt that is never settled would run for ever.
+            _log.exception("agent=%s task=%s attempt=%d could not be performed", self._me, held.id, held.attempt)
+            outcome = "dead", told(error), "unperformable", ""
         finally:
             self.contexts.pop(held.id, None)
             if slot:
@@ -134,10 +136,11 @@ class Performer:
         expires = False
         deadline = fields.get("deadline")
         try:
-            flaw = fields.get("flaw")
-            if flaw:
+            given = fields.get("id", held.id)
+            if given != held.id:
+                # The claim found it unusable, and made one of the stream and the entry.
                 raise InvalidPayload(
-                    f"the entry's id {fields.get('id', '')[:80]!r} is not usable; expected 1 to 128 of A-Z a-z 0-9 _ . : -"
+                    f"the entry's id {given[:80]!r} is not usable; expected 1 to 128 of A-Z a-z 0-9 _ . : -"
                 )
             text = fields.get("payload", "")
             payload = handler.bind(codec.decode_object(text))
@@ -168,28 +171,39 @@ class Performer:
             else:
                 async with scope:
                     result = await self._call(handler, payload, text)
-            value = (
-                result
-                if isinstance(result, bytes) and handler.isolation == "process"
-                else codec.encode(result, what="result")
-            )
-            return "complete", value, _keep(handler), ""
+            return self._completed(handler, result)
         except _StillInThread as still:
             if still.timed_out and limit is not None:
                 still.outcome = self._timed_out(held, handler, limit, deadline, expires=expires)
             raise
-        except PayloadError as error:
-            return "dead", str(error), "invalid_result", ""
         except Reject as reject:
-            return "reject", _short(reject.reason), _keep(handler), ""
+            return "reject", short(reject.reason), _keep(handler), ""
         except Retry as retry:
-            return "again", _short(str(retry)), int(retry.after * 1000), ""
+            return "again", short(str(retry)), int(retry.after * 1000), ""
         except TimeoutError as error:
             if scope is not None and limit is not None and scope.expired():
                 return self._timed_out(held, handler, limit, deadline, expires=expires)
             return self._failed(held, handler, error, deadline)
-        except Exception as error:
+        except asyncio.CancelledError:
+            if _being_cancelled():
+                raise
+            return self._failed(held, handler, RuntimeError("the handler cancelled itself"), deadline)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            # Also SystemExit: a handler that leaves the program leaves only its task.
+            if isinstance(error, PayloadError) and handler.isolation == "process":
+                return "dead", str(error), "invalid_result", ""
             return self._failed(held, handler, error, deadline)
+
+    @staticmethod
+    def _completed(handler: Handler, result: Any) -> tuple[str, Any, Any, Any]:
+        if isinstance(result, bytes) and handler.isolation == "process":
+            return "complete", result, _keep(handler), ""
+        try:
+            return "complete", codec.encode(result, what="result"), _keep(handler), ""
+        except PayloadError as error:
+            return "dead", short(str(error)), "invalid_result", ""
 
     async def _call(self, handler: Handler, payload: dict[str, Any], text: str) -> Any:
         if handler.isolation == "inline":
@@ -204,7 +218,7 @@ class Performer:
                 limiter=self._processes,
             )
         here = contextvars.copy_context()
-        future = self._threads.submit(here.run, partial(handler.function, **payload))
+        future = self._threads.submit(here.run, in_thread, partial(handler.function, **payload))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -233,8 +247,8 @@ class Performer:
     ) -> tuple[str, Any, Any, Any]:
         if deadline is not None and self._now() >= self._milliseconds(deadline):
             return "expire", "its deadline passed while it ran", _keep(handler), ""
-        said = _short(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-        detail = "".join(traceback.format_exception(error))[-LONGEST_DETAIL:]
+        said = told(error)
+        detail = sendable("".join(traceback.format_exception(error))[-LONGEST_DETAIL:])
         try:
             wait = verdict_on(handler, error, held.failures, self._age(held))
         except Exception as broken:
@@ -259,9 +273,12 @@ class Performer:
     @staticmethod
     def _milliseconds(text: str) -> float:
         try:
-            return float(int(text))
+            value = int(text) if len(text) <= 15 else -1
         except ValueError:
-            raise InvalidPayload(f"the entry's deadline {text[:40]!r} is not usable; expected ms since 1970") from None
+            value = -1
+        if value < 0:
+            raise InvalidPayload(f"the entry's deadline {text[:40]!r} is not usable; expected ms since 1970")
+        return float(value)
 
     def _unstuck(self, future: Future[Any]) -> None:
         self.stuck.discard(future)
@@ -296,14 +313,17 @@ class Performer:
         try:
             said = await self.hear(fields, request=bool(client))
             self.claims.settle(held, "ack", id, client, said)
-        except asyncio.CancelledError:
-            if held.stopping == "":
-                raise
-            # It stays pending with this agent, and moves on with the inbox when the agent has left.
-            self.claims.forget(held)
-        except Exception as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _being_cancelled():
+                if held.stopping == "":
+                    raise
+                # It stays pending with this agent, and moves on with the inbox when the agent has left.
+                self.claims.forget(held)
+                return
             _log.exception("agent=%s message %s of type %s failed", self._me, id, fields.get("type"))
-            text = _short(f"{type(error).__name__}: {error}")
+            text = told(error)
             if client:
                 self.claims.settle(held, "ack", id, client, f"failed {text}")
             else:
@@ -333,7 +353,9 @@ class Performer:
             answer = await listener(message)
         else:
             here = contextvars.copy_context()
-            answer = await self._loop.run_in_executor(self._threads, partial(here.run, listener, message))
+            answer = await self._loop.run_in_executor(
+                self._threads, partial(here.run, in_thread, partial(listener, message))
+            )
         return f"replied {codec.encode(answer, what='answer').decode()}"
 
     def close(self) -> None:
@@ -356,5 +378,7 @@ def _keep(handler: Handler | None) -> int:
     return max(1, int(seconds * 1000))
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST_ERROR else text[: LONGEST_ERROR - 1] + "…"
+def _being_cancelled() -> bool:
+    """Whether somebody asked for this cancellation, rather than the handler raising it on its own."""
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0

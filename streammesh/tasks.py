@@ -42,7 +42,6 @@ _RESERVED = frozenset(
         "by",
         "reply_to",
         "type",
-        "flaw",
     ]
 )
 
@@ -155,10 +154,10 @@ class Tasks:
             extra += ("to", to)
         if wait:
             extra += ("waiters", self._replies.client)
-        if headers and (len(headers) > 64 or sum(map(len, headers.values())) > 65536):
+        if headers and (len(headers) > 64 or sum(len(str(value)) for value in headers.values()) > 65536):
             raise InvalidPayload("too many headers: 64 of together 65536 characters are allowed")
         for name, value in (headers or {}).items():
-            if name in _RESERVED:
+            if name in _RESERVED or not codec.is_text(value):
                 raise InvalidPayload(
                     f"header {name!r} cannot be used: names are free except the wire's own, values are strings"
                 )

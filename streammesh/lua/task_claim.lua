@@ -45,7 +45,7 @@ local function take(s, entry, flat, dead)
     end
     capability = f.capability or 'inbox'
   end
-  local id, flaw = identity(f, entry, ARGV[about + 2 * (s - 2) + 1])
+  local id = identity(f, entry, ARGV[about + 2 * (s - 2) + 1])
   local key = TAG .. 'task:' .. id
   local r = redis.pcall('HMGET', key, 'state', 'entry', 'attempt', 'failures', 'deaths', 'cancel', 'agent', 'waiters')
   if r.err then
@@ -83,12 +83,12 @@ local function take(s, entry, flat, dead)
       return drop(s, entry)
     end
   end
-  if f.deadline and (tonumber(f.deadline) or 0) <= now then
+  -- A deadline that is no number is the agent's to judge: it makes a dead letter of it.
+  if f.deadline and (tonumber(f.deadline) or now + 1) <= now then
     finish(id, 'expired', 'its deadline passed before it could start', r[8])
     return drop(s, entry)
   end
   redis.call('HSET', key, 'state', 'running', 'agent', me, 'attempt', attempt, 'started_at', at)
-  if flaw then flat[#flat + 1] = 'flaw' flat[#flat + 1] = flaw end
   items[#items + 1] = {s, entry, id, attempt, tonumber(r[4]) or 0, deaths, flat}
   left = left - 1
 end

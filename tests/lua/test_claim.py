@@ -219,12 +219,12 @@ def test_a_bare_xadd_may_name_its_id_and_its_deadline(shard: Shard) -> None:
 
 
 @pytest.mark.parametrize("bad", ["", "a b", "{a}", "a" * 129, "ä"])
-def test_an_id_that_is_not_usable_is_replaced_and_the_handler_is_told(shard: Shard, bad: str) -> None:
+def test_an_id_that_is_not_usable_is_replaced_and_the_entry_keeps_what_was_given(shard: Shard, bad: str) -> None:
     entry = shard.raw(id=bad, payload="{}")
     shard.open()
     one = shard.take()
     assert one.id == f"{shard.raw_word('tasks:x')}-{entry}"
-    assert one.fields["flaw"] == "invalid_id"
+    assert one.fields["id"] == bad
 
 
 def test_two_lanes_that_mint_one_entry_id_make_two_tasks(shard: Shard) -> None:
