@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from streammesh.errors import ConfigError, StoreUnavailable
 
@@ -39,6 +40,7 @@ class Embedded:
             path = Path(tempfile.gettempdir()) / f"streammesh-{os.getuid()}-{digest}.sock"
         self.socket = path
         self.url = f"unix://{path}"
+        self._sharing: IO[str] | None = None
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -50,6 +52,10 @@ class Embedded:
     def start(self, timeout: float = 20.0) -> None:
         """Make sure that the server runs. Raises ConfigError without a server to start, StoreUnavailable if it does not come up."""
         with self._locked():
+            if self._sharing is None:
+                # Held as long as this user lives, whatever ends it: `release` sees by it that others are left.
+                self._sharing = (self.folder / "users").open("w")
+                fcntl.flock(self._sharing, fcntl.LOCK_SH)
             if self.alive():
                 return
             binary = find_server()
@@ -93,6 +99,13 @@ class Embedded:
     def release(self) -> bool:
         """Stop the server if no other client is connected; True when it was stopped."""
         with self._locked():
+            with self._sharing or contextlib.nullcontext() as sharing:
+                self._sharing = None
+                try:
+                    if sharing is not None:
+                        fcntl.flock(sharing, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False
             clients = self._say(b"CLIENT LIST\r\n")
             # The asking connection itself is the one line that stays; our own others may be a moment late in going.
             patience = time.monotonic() + 1.0
