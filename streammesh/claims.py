@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,9 +98,22 @@ class Claims:
         for shard in range(self._keys.shards):
             for lane, streams in self.lanes.missing(shard):
                 if await self._mesh.store.command("EXISTS", *(stream for stream, _ in streams)):
-                    await self._mesh.registry.open_streams(shard, streams, self._me)
-                    self.lanes.add(shard, lane)
-                    self.wake(shard)
+                    await self._open_lane(shard, lane, streams)
+
+    def missing(self, shard: int) -> list[str]:
+        """The streams of lanes that are not in use yet."""
+        return [stream for _, streams in self.lanes.missing(shard) for stream, _ in streams]
+
+    async def open_lanes(self, shard: int, appeared: Collection[str]) -> None:
+        """Serve the lanes of which a stream has appeared."""
+        for lane, streams in self.lanes.missing(shard):
+            if any(stream in appeared for stream, _ in streams):
+                await self._open_lane(shard, lane, streams)
+
+    async def _open_lane(self, shard: int, lane: str, streams: Sequence[tuple[str, str]]) -> None:
+        await self._mesh.registry.open_streams(shard, streams, self._me)
+        self.lanes.add(shard, lane)
+        self.wake(shard)
 
     def take_over(self, shard: int, orphans: Sequence[tuple[str, str]]) -> None:
         """Claim from these dead consumers before anything new."""
@@ -129,6 +142,8 @@ class Claims:
                     await self._read(shard)
                 finally:
                     self._reading[shard] = False
+                if not self._look[shard] and not self._backlog[shard]:
+                    continue
             self._empty[shard] = False
             # Reads reserve no slot, or shards would take turns of BLOCK seconds for a single one. What a read brings when
             # another shard was quicker waits in the backlog; if that takes long, the heartbeat hands it back as a stray.

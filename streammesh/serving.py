@@ -227,24 +227,26 @@ class Serving:
             self._tick = now = time.monotonic()
             if now >= next_sweep:
                 streams = [self.claims.lanes.streams(shard)[0] for shard in range(mesh.keys.shards)]
-                report = await sweep.once(streams, self._lease, self._lease / 2)
+                missing = [self.claims.missing(shard) for shard in range(mesh.keys.shards)]
+                report = await sweep.once(streams, missing, self._lease, self._lease / 2)
                 self.sweeps += 1
                 for agent in report.died:
                     _log.warning("agent=%s found %s dead", self.id, agent)
-                for shard, orphans in enumerate(report.orphans):
+                for shard, (orphans, appeared) in enumerate(zip(report.orphans, report.appeared, strict=True)):
                     if orphans:
                         self.claims.take_over(shard, orphans)
-                await self.claims.find_lanes()
+                    await self.claims.open_lanes(shard, appeared)
+                self._put_off(report.due_in)
                 # Many agents sweep in turns rather than all at once: about twenty passes in an interval are plenty.
                 pause = min(interval * max(1.0, report.live / 20), self._lease)
-                next_sweep = time.monotonic() + pause * random.uniform(0.8, 1.0)
-            self._due_at = float("inf")
-            self._next_due.clear()
-            for shard in range(mesh.keys.shards):
-                fired = await mesh.timers.fire(shard)
-                self.fired += fired.count
-                if fired.next_in is not None:
-                    self._put_off(fired.next_in)
+                next_sweep = time.monotonic() + pause * random.uniform(0.9, 1.0)
+            if time.monotonic() >= self._due_at:
+                self._due_at = float("inf")
+                for shard in range(mesh.keys.shards):
+                    fired = await mesh.timers.fire(shard)
+                    self.fired += fired.count
+                    if fired.next_in is not None:
+                        self._put_off(fired.next_in)
             while (left := min(self._due_at, next_sweep) - time.monotonic()) > 0:
                 try:
                     async with asyncio.timeout(left):

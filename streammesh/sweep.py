@@ -6,6 +6,7 @@ next claim takes over. Each move is one script, so any number of agents may swee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,9 @@ class Report:
     orphans: tuple[tuple[tuple[str, str], ...], ...]
     moved: int
     buried: int
+    #: Seconds until something is due in any shard (infinite: nothing is); per shard, which of the missing streams exist by now.
+    due_in: float
+    appeared: tuple[tuple[str, ...], ...]
 
 
 class Sweep:
@@ -35,27 +39,36 @@ class Sweep:
         self._keys = keys
         self._registry = registry
 
-    async def once(self, streams: Sequence[Sequence[str]], lease: float, stall: float) -> Report:
-        """Sweep every shard; ``streams[shard]`` are those this agent serves; ``lease`` and ``stall`` in seconds.
+    async def once(
+        self, streams: Sequence[Sequence[str]], missing: Sequence[Sequence[str]], lease: float, stall: float
+    ) -> Report:
+        """Sweep every shard; ``streams[shard]`` are those this agent serves, ``missing[shard]`` those it looks out for.
 
-        ``stall`` is the longest gap between two passes that is no standstill of the server.
+        ``lease`` and ``stall`` in seconds; ``stall`` is the longest gap between two passes that is no standstill of the
+        server.
         """
         expired = await self._registry.expire()
         moved = buried = 0
         offered: tuple[str, ...] | None = None
         orphans: list[tuple[tuple[str, str], ...]] = []
+        due_in = math.inf
+        appeared: list[tuple[str, ...]] = []
         for shard in range(self._keys.shards):
             prefix, served = self._keys.prefix(shard), streams[shard]
-            found, inboxes = await self._store.run(
-                "task_sweep", [prefix, *served], [int(lease * 1000), int(stall * 1000), *expired.live]
+            known = [*served, *missing[shard]]
+            found, inboxes, wait, fresh = await self._store.run(
+                "task_sweep", [prefix, *known], [int(lease * 1000), int(stall * 1000), len(served), *expired.live]
             )
+            if wait != "":
+                due_in = min(due_in, int(wait) / 1000)
+            appeared.append(tuple(known[at - 2] for at in fresh))
             orphans.append(tuple((served[found[i] - 2], found[i + 1]) for i in range(0, len(found), 2)))
             for agent in inboxes:
                 if offered is None:
                     offered = await self._registry.offered()
                 more = await self.drain(shard, agent, offered)
                 moved, buried = moved + more[0], buried + more[1]
-        return Report(expired.dead, len(expired.live), tuple(orphans), moved, buried)
+        return Report(expired.dead, len(expired.live), tuple(orphans), moved, buried, due_in, tuple(appeared))
 
     async def drain(self, shard: int, agent: str, offered: Sequence[str]) -> tuple[int, int]:
         """Clear the inbox of an agent that is gone; returns (tasks moved to others, entries buried)."""

@@ -209,7 +209,7 @@ class Shard:
         self, *live: str, streams: Sequence[str] = ("tasks:x",), stall: int = LEASE // 2
     ) -> tuple[list[tuple[str, str]], list[str]]:
         """([(stream, dead consumer)], agents whose inbox outlived them)"""
-        found, inboxes = self.run("task_sweep", LEASE, stall, *live, streams=streams)
+        found, inboxes, _, _ = self.run("task_sweep", LEASE, stall, len(streams), *live, streams=streams)
         return [(streams[s - 2], consumer) for s, consumer in zip(found[::2], found[1::2], strict=True)], list(inboxes)
 
     def fire(self, *, ahead: int = 0, limit: int = 500) -> tuple[int, str]:
