@@ -7,6 +7,7 @@ that listens to control and broadcast; beside them the heartbeat's thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -21,7 +22,7 @@ from typing import Any
 
 from streammesh.answers import answers
 from streammesh.claims import Claims
-from streammesh.errors import MeshError
+from streammesh.errors import MeshError, ServerFull
 from streammesh.handlers import Handler
 from streammesh.lanes import Lanes
 from streammesh.mesh import Mesh
@@ -89,8 +90,9 @@ class Serving:
         for shard in range(mesh.keys.shards):
             streams = [(mesh.keys.tasks(name, "normal", shard), name) for name in self._handlers]
             await mesh.registry.open_streams(shard, [*streams, (mesh.keys.inbox(self.id, shard), "")], self.id)
-        for name, handler in self._handlers.items():
-            await mesh.registry.describe(name, handler.card())
+        with contextlib.suppress(ServerFull):  # only people read it, and what a full server needs is agents
+            for name, handler in self._handlers.items():
+                await mesh.registry.describe(name, handler.card())
         cursors = [await self._last(mesh.keys.control), await self._last(mesh.keys.broadcast)]
         await self.claims.find_lanes()
         self.claims.pause(await mesh.registry.paused(self._handlers))

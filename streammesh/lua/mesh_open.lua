@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Creates a mesh, or reads what it is.
 -- KEYS 1 prefix of shard 0
 -- ARGV 1 layout version  2 shards to create it with
