@@ -15,6 +15,8 @@ KINDS = {
     "agent_drain": "SIGTERM of an agent, a new one starts",
     "server_kill": "SIGKILL of the server, started again on its data",
     "server_freeze": "SIGSTOP of the server for 0.5 to 3 leases",
+    "server_full": "no memory for new work for 0.3 to 1.5 s",
+    "capability_pause": "a capability is paused for 0.3 to 1.5 s",
     "client_kill": "CLIENT KILL of all or of half the connections",
     "script_flush": "SCRIPT FLUSH",
     "cut_replies": "answers thrown away, with their connections",
@@ -22,13 +24,15 @@ KINDS = {
     "swallow": "nothing passes between an agent and the server for 0.5 to 3 s",
 }
 
-#: Shares in a hundred. With 40 faults: 13 SIGKILLs of agents, 5 of the server.
+#: Shares of the whole. With 40 faults: 12 SIGKILLs of agents or more, 4 of the server or more.
 EVERYTHING: Mapping[str, int] = {
     "agent_kill": 32,
     "agent_freeze": 15,
     "agent_drain": 8,
     "server_kill": 12,
     "server_freeze": 5,
+    "server_full": 4,
+    "capability_pause": 3,
     "client_kill": 7,
     "script_flush": 4,
     "cut_replies": 7,

@@ -32,7 +32,7 @@ EVERYBODY = "*"
 KILLS = frozenset({"kill"})  # an agent is gone for good: explains a second execution, but no overlap
 #: Faults after which two attempts of a task may overlap: somebody alive could not be heard for a while.
 STALLS = frozenset({"pause", "cut", "server_kill", "server_pause", "clock"})
-HARMLESS = frozenset({"script_flush"})  # explain nothing
+HARMLESS = frozenset({"script_flush", "server_full", "capability_pause"})  # explain nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from streammesh import Mesh, MeshError
 from tests.chaos.faults import Fault
 from tests.chaos.history import EVERYBODY, Recorder
 from tests.chaos.proxy import Proxy
+from tests.chaos.victim import CAPABILITIES
 from tests.servers import Server
 
 __all__ = ["Seat", "Stage"]
@@ -211,6 +212,25 @@ class Stage:
                 finally:
                     os.kill(self.server.pid, signal.SIGCONT)
 
+    async def _server_full(self, seat: Seat, size: float) -> None:
+        async with self._serving:
+            with self._noting("server_full", EVERYBODY):
+                await self._surely("CONFIG", "SET", "maxmemory", "1")
+                try:
+                    await asyncio.sleep(0.3 + 1.2 * size)
+                finally:
+                    await self._surely("CONFIG", "SET", "maxmemory", "0")
+
+    async def _capability_pause(self, seat: Seat, size: float) -> None:
+        capability = self._dice.choice(CAPABILITIES)
+        registry = self.inspector.registry
+        with self._noting("capability_pause", EVERYBODY):
+            await registry.pause(capability, by="chaos")
+            try:
+                await asyncio.sleep(0.3 + 1.2 * size)
+            finally:
+                await registry.resume(capability, by="chaos")
+
     async def _client_kill(self, seat: Seat, size: float) -> None:
         with self._noting("cut", EVERYBODY):
             if size < 0.5:
@@ -224,6 +244,11 @@ class Stage:
     async def _script_flush(self, seat: Seat, size: float) -> None:
         with self._noting("script_flush", EVERYBODY):
             await self._ask("SCRIPT", "FLUSH")
+
+    async def _surely(self, *command: str) -> None:
+        async with asyncio.timeout(30):
+            while await self._ask(*command) != "OK":  # noqa: ASYNC110 - asked until it is done
+                await asyncio.sleep(0.05)
 
     async def _ask(self, *command: str) -> Any:
         try:

@@ -23,6 +23,7 @@ from typing import Any
 import tenacity
 
 from streammesh import Agent, Reject, Retry, TaskContext
+from streammesh.errors import ServerFull
 from tests.chaos import watch
 from tests.chaos.history import Recorder
 from tests.chaos.watch import Ledger
@@ -108,7 +109,10 @@ def make_agent(name: str, *, slots: int, lease: float, grace: float, recorder: R
             # The same id in every attempt: however often this runs, there is one child.
             child = f"{ctx.id}.child"
             with recorder.call("enqueue", child, capability="quick", parent=ctx.id) as call:
-                task = await ctx.mesh.enqueue("quick", {"n": n, "ms": 5}, id=child)
+                try:
+                    task = await ctx.mesh.enqueue("quick", {"n": n, "ms": 5}, id=child)
+                except ServerFull as full:
+                    raise Retry(after=AGAIN) from full
                 call.ok(created=task.created)
             return effect()
 
