@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 from typing import Any
 
 from streammesh.errors import TaskNotFound
-from streammesh.keys import GROUP, Keys, check_id, raw_tag
+from streammesh.keys import GROUP, LANES, Keys, check_id, raw_tag
 from streammesh.moments import duration
 from streammesh.record import Record, State
 from streammesh.registry import AgentInfo, Registry
@@ -69,11 +70,12 @@ class Causes:
         """A task that came by a bare XADD has no record before it is claimed: look for its entry."""
         tag, _, entry = id.partition("-")
         for name in await self._status.names() if entry else ():
-            for shard in range(self._keys.shards):
-                if tag != raw_tag(name, shard):
+            for lane, shard in product(LANES, range(self._keys.shards)):
+                stream = self._keys.tasks(name, lane, shard)
+                if tag != raw_tag(stream, shard):
                     continue
                 try:
-                    got = await self._store.command("XRANGE", self._keys.tasks(name, "normal", shard), entry, entry)
+                    got = await self._store.command("XRANGE", stream, entry, entry)
                 except Exception:
                     # What follows the dash is no entry id, so it is no such task either.
                     continue

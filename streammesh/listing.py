@@ -71,12 +71,12 @@ class Listing:
         for shard in shards:
             owners = await self._store.command("ZRANGE", self._keys.inboxes(shard), 0, -1)
             streams += [("", self._keys.inbox(owner, shard), shard) for owner in owners]
-        entries: list[tuple[str, int, str, list[str]]] = []
+        entries: list[tuple[str, str, int, str, list[str]]] = []
         if State.RUNNING in states:
             pending = await self._store.commands([("XPENDING", s, GROUP, "-", "+", limit) for _, s, _ in streams])
             held = [(one, p[0]) for one, reply in zip(streams, pending, strict=True) if _good(reply) for p in reply]
             replies = await self._store.commands([("XRANGE", one[1], entry, entry) for one, entry in held])
-            entries += [(one[0], one[2], *e) for (one, _), got in zip(held, replies, strict=True) if got for e in got]
+            entries += [(*one, *e) for (one, _), got in zip(held, replies, strict=True) if got for e in got]
         if State.QUEUED in states:
             groups = await self._store.commands([("XINFO", "GROUPS", s) for _, s, _ in streams])
             lasts = [fields_of(reply[0]).get("last-delivered-id", "0-0") if _good(reply) else "0-0" for reply in groups]
@@ -86,19 +86,14 @@ class Listing:
                     for (_, s, _), last in zip(streams, lasts, strict=True)
                 ]
             )
-            entries += [
-                (name, n, *e)
-                for (name, _, n), reply in zip(streams, replies, strict=True)
-                if _good(reply)
-                for e in reply
-            ]
+            entries += [(*one, *e) for one, reply in zip(streams, replies, strict=True) if _good(reply) for e in reply]
         # What waits without a record yet came by a bare XADD: the record is made when it is claimed.
         raw: dict[str, Record] = {}
-        for name, shard, entry, flat in entries:
+        for name, stream, shard, entry, flat in entries:
             fields = fields_of(flat)
             if "type" in fields:
                 continue
-            id = fields.get("id") or f"{raw_tag(name, shard)}-{entry}"
+            id = fields.get("id") or f"{raw_tag(stream, shard)}-{entry}"
             at = fields.get("at") or iso(int(entry.partition("-")[0]))
             raw[id] = Record(
                 id,
