@@ -174,7 +174,8 @@ async def replay(mesh: Mesh, out: Output, **choice: Any) -> None:
         if word == "ok":
             out.lines([{"id": letter.id, "verdict": word}]) if out.json else out.line(letter.id)
         else:
-            refused.append(f"{letter.id} ({'is ' + more if word == 'open' else 'was taken away meanwhile'})")
+            why = {"open": f"is {more}", "message": "is a message: only who sent it can send it again"}
+            refused.append(f"{letter.id} ({why.get(word, 'was taken away meanwhile')})")
     if refused:
         raise Refused(f"not replayed: {', '.join(refused)}")
     if letters:

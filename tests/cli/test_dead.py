@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from redis import Redis
 
 from tests.cli.conftest import Cli
 from tests.eventually import eventually_sync
@@ -87,3 +88,14 @@ def test_rm_takes_them_away(shop: Cli, letters: list[str]) -> None:
     assert shop.ok("dead", "ls").out == ""
     assert "no dead letters" in shop("dead", "ls").err
     assert "no dead letters are meant" in shop("dead", "replay", "--all", "--yes").err
+
+
+def test_a_letter_that_was_a_message_cannot_be_replayed(cli: Cli) -> None:
+    """A message is for one agent; a task is for anybody."""
+    with Redis.from_url(cli.url) as redis:
+        redis.sadd(f"{{{cli.namespace}}}:caps", "inbox")
+        redis.xadd(f"{{{cli.namespace}}}:dead:inbox", {"id": "m1", "payload": "1", "reason": "message_failed"})
+    refused = cli("dead", "replay", "m1")
+    assert (refused.code, refused.out) == (6, "")
+    assert "m1 (is a message: only who sent it can send it again)" in refused.err
+    assert cli.ok("dead", "rm", "m1").lines == ["m1"]
