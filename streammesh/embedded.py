@@ -41,10 +41,14 @@ class Embedded:
         self.socket = path
         self.url = f"unix://{path}"
         self._sharing: IO[str] | None = None
+        self._server: subprocess.Popen[bytes] | None = None
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"embedded://{self.folder} is no usable folder: {error.strerror}") from None
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -67,7 +71,7 @@ class Embedded:
                 "--maxmemory-policy", "noeviction", "--daemonize", "no", "--pidfile", str(self.folder / "valkey.pid"),
                 "--logfile", str(log),
             ]  # fmt: skip
-            process = subprocess.Popen(
+            process = self._server = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -98,6 +102,14 @@ class Embedded:
 
     def release(self) -> bool:
         """Stop the server if no other client is connected; True when it was stopped."""
+        stopped = self._stop_if_last()
+        if self._server is not None:
+            # Reaped when it has ended; else it outlives this process on purpose, and nobody need be warned about that.
+            self._server.returncode = self._server.wait(5) if stopped else 0
+            self._server = None
+        return stopped
+
+    def _stop_if_last(self) -> bool:
         with self._locked():
             with self._sharing or contextlib.nullcontext() as sharing:
                 self._sharing = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,6 @@ import pytest
 
 from streammesh import Mesh
 from streammesh.embedded import Embedded
-from tests.eventually import eventually_sync
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,13 +45,11 @@ def test_a_user_that_was_killed_does_not_count(tmp_path: Path) -> None:
 def test_a_client_that_came_by_the_socket_keeps_it_up(tmp_path: Path) -> None:
     one = Embedded(tmp_path)
     one.start()
-    watcher = subprocess.Popen(
-        ["redis-cli", "-s", str(one.socket), "MONITOR"], stdout=subprocess.DEVNULL, stdin=subprocess.PIPE
-    )
-    eventually_sync(lambda: one._say(b"CLIENT LIST\r\n").count(b"\nid=") > 1)
-    assert one.release() is False
-    watcher.kill()
-    watcher.communicate(timeout=10)
+    with socket.socket(socket.AF_UNIX) as visitor:
+        visitor.connect(str(one.socket))
+        visitor.sendall(b"PING\r\n")
+        assert visitor.recv(7) == b"+PONG\r\n"
+        assert one.release() is False
     two = Embedded(tmp_path)
     two.start()
     assert two.release() is True

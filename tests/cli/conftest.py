@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from streammesh.cli import run
 from tests.eventually import eventually_sync
@@ -68,6 +69,11 @@ class Cli:
         outcome = self(*arguments, stdin=stdin)
         assert outcome.code == 0, outcome
         return outcome
+
+    def redis(self, *words: str | int) -> Any:
+        """One command to the server, past everything that is tested here."""
+        with redis.Redis.from_url(self.url, decode_responses=True, protocol=2) as client:
+            return client.execute_command(*words)
 
     def state(self, id: str) -> str:
         return self("task", "show", id, "-q").out.strip()
@@ -171,7 +177,10 @@ def shop(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     agent = spawner("agent", "--app", APP)
     try:
         agent.says(" ready ")
-        yield Cli(server.url, namespace)
+        cli = Cli(server.url, namespace)
+        # It joins as `starting`; its first beat says that it is ready.
+        eventually_sync(lambda: cli("agents", "ls", "--json").json["state"] == "ready")
+        yield cli
     finally:
         spawner.close()
 

@@ -214,7 +214,7 @@ def test_dev_is_a_server_and_agents_and_ctrl_c_drains(spawn: Spawner, tmp_path: 
     process = dev(spawn, tmp_path)
     assert f"server     unix://{tmp_path}/.streammesh/valkey.sock" in process.out
     look = next(line for line in process.out.splitlines() if line.startswith("look ")).split(maxsplit=1)[1]
-    assert subprocess.run([*look.split(), "PING"], capture_output=True, text=True).stdout == "PONG\n"
+    assert look == f"redis-cli -s {tmp_path}/.streammesh/valkey.sock"
     called = spawn("call", "version", "--id", "kept", cwd=tmp_path)
     assert (called.ends(), called.out) == (0, "3\n")
     process.send(signal.SIGINT)
@@ -244,4 +244,4 @@ def test_dev_listens_on_a_port(spawn: Spawner, tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     process = dev(spawn, tmp_path, "--port", str(port), "--agents", "2")
     assert f"server  redis://127.0.0.1:{port}" in process.out
-    assert subprocess.run(["redis-cli", "-p", str(port), "PING"], capture_output=True, text=True).stdout == "PONG\n"
+    assert Cli(f"redis://127.0.0.1:{port}", "mesh").ok("agents", "ls", "-q").lines == ["fresh.1", "fresh.2"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-from typing import Any
 
 from tests.cli.conftest import APP, Cli, Spawner
 from tests.eventually import eventually_sync
@@ -15,11 +13,6 @@ def explained(cli: Cli, id: str) -> tuple[str, str, str]:
     assert cli.ok("task", "explain", id).out.startswith(f"{said['state']}: ")
     assert len(cli.ok("task", "explain", id).lines) == 1
     return said["state"], said["cause"], said["text"]
-
-
-def command(cli: Cli, *words: str) -> Any:
-    port = cli.url.rpartition(":")[2].partition("/")[0]
-    return subprocess.run(["redis-cli", "-p", port, *words], check=True, capture_output=True, text=True).stdout
 
 
 def test_what_has_ended(shop: Cli) -> None:
@@ -129,26 +122,13 @@ def test_it_would_start_at_once(cli: Cli) -> None:
     """Only for a moment on a healthy mesh: here an agent is registered that does not read."""
     cli.ok("enqueue", "greet", "--id", "t")
     prefix = f"{{{cli.namespace}}}:"
-    now = command(cli, "TIME").split()[0]
-    command(
-        cli,
-        "HSET",
-        f"{prefix}agent:ghost.9",
-        "name",
-        "ghost",
-        "state",
-        "ready",
-        "slots",
-        "4",
-        "busy",
-        "1",
-        "capabilities",
-        "greet",
-    )
-    command(cli, "ZADD", f"{prefix}agents", f"{now}000", "ghost.9")
+    now = cli.redis("TIME")[0]
+    card: dict[str, str | int] = {"name": "ghost", "state": "ready", "slots": 4, "busy": 1, "capabilities": "greet"}
+    cli.redis("HSET", f"{prefix}agent:ghost.9", *[word for pair in card.items() for word in pair])
+    cli.redis("ZADD", f"{prefix}agents", f"{now}000", "ghost.9")
     state, word, text = explained(cli, "t")
     assert (state, word) == ("queued", "soon")
     assert "3 of 4 slots are free, 0 tasks before it" in text
-    command(cli, "HSET", f"{prefix}agent:ghost.9", "state", "draining")
+    cli.redis("HSET", f"{prefix}agent:ghost.9", "state", "draining")
     assert explained(cli, "t")[1] == "draining"
-    command(cli, "DEL", f"{prefix}agent:ghost.9")
+    cli.redis("DEL", f"{prefix}agent:ghost.9")

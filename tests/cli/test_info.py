@@ -17,11 +17,6 @@ from tests.servers import Server
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def redis(cli: Cli, *words: str) -> str:
-    port = cli.url.rpartition(":")[2].partition("/")[0]
-    return subprocess.run(["redis-cli", "-p", port, *words], check=True, capture_output=True, text=True).stdout
-
-
 def test_info_is_the_golden_screen(cli: Cli) -> None:
     for n in range(12):
         cli.ok("enqueue", "email.send", f"n:={n}", "-q")
@@ -59,7 +54,7 @@ def test_the_numbers_are_those_of_redis_cli(shop: Cli) -> None:
     seen = shop.ok("info", "--json", "--sample", "100ms").json
     hold = seen["capabilities"]["hold"]
     stream = f"{{{shop.namespace}}}:tasks:hold"
-    unfinished, pending = int(redis(shop, "XLEN", stream)), int(redis(shop, "XPENDING", stream, "agents").split()[0])
+    unfinished, pending = shop.redis("XLEN", stream), shop.redis("XPENDING", stream, "agents")["pending"]
     assert (hold["waiting"], hold["running"]) == (unfinished - pending, pending) == (3, 2)
     assert (hold["agents"], hold["dead"], hold["delayed"]) == (1, 0, 0)
     assert hold["oldest_seconds"] > 0
@@ -186,7 +181,7 @@ def test_a_replica(cli: Cli, url: str, tmp_path: Path) -> None:
 
 def test_work_that_nobody_will_do(cli: Cli, spawn: Spawner) -> None:
     cli.ok("enqueue", "greet", "-q")
-    redis(cli, "XADD", f"{{{cli.namespace}}}:tasks:typo", "*", "payload", "{}")
+    cli.redis("XADD", f"{{{cli.namespace}}}:tasks:typo", "*", "payload", "{}")
     code, found = verdicts(cli)
     assert code == 1
     assert found["nobody"][:2] == ("fault", "1 waiting for greet, which no live agent offers")
@@ -206,7 +201,7 @@ def test_work_that_nobody_will_do(cli: Cli, spawn: Spawner) -> None:
 def test_a_stream_without_its_group(cli: Cli) -> None:
     cli.ok("enqueue", "greet", "-q")
     stream = f"{{{cli.namespace}}}:tasks:greet"
-    redis(cli, "XGROUP", "DESTROY", stream, "agents")
+    cli.redis("XGROUP", "DESTROY", stream, "agents")
     code, found = verdicts(cli)
     assert (code, found["group"][0]) == (1, "fault")
     assert f"XGROUP CREATE '{stream}' agents 0" in found["group"][2]

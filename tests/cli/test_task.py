@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -49,10 +48,7 @@ def test_ls_shows_every_state_newest_first(shop: Cli, held: str) -> None:
 def test_ls_and_explain_know_what_a_bare_xadd_brought(cli: Cli) -> None:
     cli.ok("enqueue", "byhand", "--id", "first")
     stream = f"{{{cli.namespace}}}:tasks:byhand"
-    port = cli.url.rpartition(":")[2].partition("/")[0]
-    subprocess.run(
-        ["redis-cli", "-p", port, "XADD", stream, "*", "payload", '{"a":1}'], check=True, capture_output=True
-    )
+    cli.redis("XADD", stream, "*", "payload", '{"a":1}')
     raw, first = cli.ok("task", "ls", "-q").lines
     assert first == "first"
     assert raw.startswith("r")
