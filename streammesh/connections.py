@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Protocol
@@ -23,8 +24,20 @@ __all__ = ["CALL_TIMEOUT", "Connections", "connections_for", "meaning", "passing
 #: How long one ordinary call may take, in seconds.
 CALL_TIMEOUT = 5.0
 
+_ENCODE = "port, database or an option is wrong, or user or password hold a character such as / ? # [ that has to be percent-encoded"
+
 #: What a server says when it cannot serve now but may soon (matched by prefix: texts differ, prefixes do not).
-_PASSING = ("LOADING", "BUSY ", "READONLY", "NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+_PASSING = (
+    "LOADING",
+    "BUSY ",
+    "READONLY",
+    "NOREPLICAS",
+    "MISCONF",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "ERR max number of clients",
+)
 
 
 class Connections(Protocol):
@@ -46,10 +59,22 @@ class _Sockets:
     def __init__(self, url: str) -> None:
         self.where = redacted(url)
         try:
+            parts = urlsplit(url)
+            if "@" in url.partition("?")[0] and "@" not in parts.netloc + (
+                parts.path if parts.scheme == "unix" else ""
+            ):
+                raise ValueError
+            if parts.scheme != "unix" and not re.fullmatch(r"(/\d*)?", parts.path):
+                raise ValueError("the database is a number, as in redis://localhost:6379/0")
             self._async = dict(aconn.parse_url(url))
             self._sync = dict(sconn.parse_url(url))  # type: ignore[no-untyped-call]
-        except ValueError as error:
-            raise InvalidURL(f"the URL {self.where} cannot be used: {error}") from None
+            self.synchronous("")
+        except (ValueError, TypeError) as error:
+            # The words of a parser may quote half a password.
+            cause = (
+                _ENCODE if "@" in url else re.sub(r".*unexpected keyword argument", "there is no option", str(error))
+            )
+            raise InvalidURL(f"the URL {self.where} cannot be used: {cause}") from None
 
     def _options(self, parsed: dict[str, Any], default: Any, retry: Any, name: str) -> Any:
         options = dict(parsed)
@@ -103,20 +128,15 @@ def _memory_server(name: str, make: Callable[[], Any]) -> Any:
 
 
 def redacted(url: str) -> str:
-    """``url`` with its password, and any password in its query, replaced by ``***``."""
-    try:
-        parts = urlsplit(url)
-        netloc = parts.netloc
-    except ValueError:
-        return "(unreadable)"
-    if "@" in netloc:
-        user, _, host = netloc.rpartition("@")
-        name, colon, _ = user.partition(":")
-        netloc = f"{name}:***@{host}" if colon else f"***@{host}"
-    query = "&".join(
-        p if "pass" not in p.lower() else p.partition("=")[0] + "=***" for p in parts.query.split("&") if p
-    )
-    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
+    """``url`` with its password, and any password in its query, replaced by ``***``; also where the URL is broken."""
+    url = re.sub(r"(pass[^=&]*=)[^&]*", r"\1***", url, flags=re.IGNORECASE)
+    secret, at, host = url.rpartition("@")
+    if not at:
+        return url
+    # Whatever stands before the last @ may be a password that was not percent-encoded, slashes and all.
+    scheme, who = re.match(r"([\w.+-]*:?/{1,2})?(.*)", secret, re.DOTALL).groups()  # type: ignore[union-attr]
+    user, colon, _ = who.partition(":")
+    return f"{scheme or ''}{user if colon else ''}{colon}***@{host}"
 
 
 def connections_for(url: str) -> Connections:
@@ -152,14 +172,18 @@ def meaning(error: BaseException, where: str) -> MeshError:
         return ServerFull(
             f"the server at {where} is out of memory and refused the write; raise maxmemory or finish waiting work"
         )
-    if isinstance(error, AuthenticationError) or said.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+    if (
+        isinstance(error, AuthenticationError)
+        or said.startswith(("NOAUTH", "WRONGPASS", "NOPERM"))
+        or "ACL failure" in said
+    ):
         return ConfigError(
             f"the server at {where} refuses this user: {said}; check user and password in the URL, and the ACL"
         )
-    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | TimeoutError):
-        return StoreUnavailable(f"no answer from the server at {where}: {said or type(error).__name__}; is it running?")
     if said.startswith(_PASSING):
         return StoreUnavailable(f"the server at {where} refuses for now: {said}")
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | TimeoutError):
+        return StoreUnavailable(f"no answer from the server at {where}: {said or type(error).__name__}; is it running?")
     return MeshError(f"the server at {where} answered: {said}")
 
 

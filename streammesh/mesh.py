@@ -84,8 +84,16 @@ class Mesh:
     async def open(self) -> Self:
         """Connect, judge the server, and create the mesh if it is new.
 
-        Raises StoreUnavailable, ServerUnfit (too old, evicting, a replica), MeshMismatch (another layout or shard count).
+        Raises StoreUnavailable, ServerUnfit (too old, evicting, a replica), MeshMismatch (another layout or shard count);
+        then nothing is left open.
         """
+        try:
+            return await self._open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self) -> Self:
         if self._embedded:
             await asyncio.to_thread(self._embedded.start)
         await self.store.judge(unsafe=self._unsafe)
@@ -119,11 +127,7 @@ class Mesh:
             await asyncio.to_thread(self._embedded.release)
 
     async def __aenter__(self) -> Self:
-        try:
-            return await self.open()
-        except BaseException:
-            await self.close()
-            raise
+        return await self.open()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -138,8 +138,9 @@ FLAWS: dict[str, tuple[dict[str, bytes], str, str]] = {
 
 @pytest.mark.parametrize("flaw", FLAWS)
 async def test_a_bad_field_of_an_entry_is_a_dead_letter(mesh: Mesh, redis: Redis, flaw: str) -> None:
-    fields, reason, said = FLAWS[flaw]
-    await redis.xadd(mesh.keys.tasks("take"), {"payload": b'{"n": 1}', **fields})
+    reason, said = FLAWS[flaw][1:]
+    fields: dict[Any, Any] = {"payload": b'{"n": 1}', **FLAWS[flaw][0]}
+    await redis.xadd(mesh.keys.tasks("take"), fields)
     good = await mesh.enqueue("take", n=2)
     await run_until_idle(mesh, taker(), timeout=5)
     assert await good.result(1) == "took int"
@@ -150,8 +151,8 @@ async def test_a_bad_field_of_an_entry_is_a_dead_letter(mesh: Mesh, redis: Redis
 
 async def test_fields_that_mean_something_elsewhere_are_headers_here(mesh: Mesh, redis: Redis) -> None:
     """A stranger's entry cannot forge the record of its task."""
-    fields = dict.fromkeys(("state", "agent", "attempt", "failures", "deaths", "entry", "waiters", "to", "priority", "due", "cancel", "run", "type", "flaw", "capability"), b"forged")  # fmt: skip
-    await redis.xadd(mesh.keys.tasks("take"), {"payload": b'{"n": 1}', **fields})
+    fields: dict[Any, Any] = dict.fromkeys(("state", "agent", "attempt", "failures", "deaths", "entry", "waiters", "to", "priority", "due", "cancel", "run", "type", "flaw", "capability"), b"forged")  # fmt: skip
+    await redis.xadd(mesh.keys.tasks("take"), {**fields, "payload": b'{"n": 1}'})
     assert (await run_until_idle(mesh, taker(), timeout=5)).succeeded == 1
     assert await leaked_keys(mesh) == []
 
@@ -231,7 +232,7 @@ async def test_the_client_refuses_before_anything_is_sent(url: str, namespace: s
         with pytest.raises(error, match=said):
             await mesh.enqueue(capability, payload, **options)
         if "to" not in options:
-            ids = {"ids": [options.pop("id")]} if "id" in options else {}
+            ids: dict[str, Any] = {"ids": [options.pop("id")]} if "id" in options else {}
             with pytest.raises(error, match=said):
                 await mesh.enqueue_many(capability, [payload], **ids, **options)
         assert [one async for one in mesh.dead.letters()] == []
