@@ -83,7 +83,7 @@ class DeadLetters:
     async def replay(self, letter: Letter) -> str:
         """Run a dead task again under the same id with a fresh budget, and take its letter away; 'ok <id>', 'open <state>', 'missing' or 'message'."""
         words: list[str] = await self._store.run(
-            "task_retry", [self._keys.prefix(letter.shard)], [new_id(), "", letter.capability, letter.entry]
+            "task_retry", [self._keys.prefix(letter.shard)], [new_id(), letter.id, letter.capability, letter.entry]
         )
         return words[0]
 

@@ -1,7 +1,8 @@
 #!lua
 -- Runs finished tasks again, under the same id and with a fresh budget; their dead letters are taken away.
 -- KEYS 1 prefix of the shard
--- ARGV 1 a word of this call's own, so that asking again is no second run  then three for each: id ('' to read it from the letter), capability, entry id of the dead letter ('' to read it from the record)
+-- ARGV 1 a word of this call's own, so that asking again is no second run
+--      then three for each: id, capability, entry id of the dead letter ('' to read it from the record)
 -- Returns one line for each: 'ok <id>' | 'open <state>' | 'missing' | 'message' (the letter was one: it cannot be run)
 -- Called by dead.DeadLetters.replay and tasks.Tasks.retry
 local now = clock()
@@ -23,10 +24,10 @@ for i = 2, #ARGV, 3 do
   end
   if is_message then
     words[#words + 1] = 'message'
-  elseif not r.state or (letter ~= '' and not kept) then
-    words[#words + 1] = 'missing'
   elseif r.retried == ARGV[1] then
     words[#words + 1] = 'ok ' .. id
+  elseif not r.state or (letter ~= '' and not kept) then
+    words[#words + 1] = 'missing'
   elseif r.state == 'queued' or r.state == 'delayed' or r.state == 'running' then
     words[#words + 1] = 'open ' .. r.state
   else

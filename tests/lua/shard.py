@@ -222,8 +222,8 @@ class Shard:
     def retry(self, id: str, word: str = "") -> str:
         return str(self.run("task_retry", word or secrets.token_hex(6), id, "", "")[0])
 
-    def replay(self, letter: str, capability: str = "x") -> str:
-        return str(self.run("task_retry", secrets.token_hex(6), "", capability, letter)[0])
+    def replay(self, letter: str, capability: str = "x", *, id: str = "a", word: str = "") -> str:
+        return str(self.run("task_retry", word or secrets.token_hex(6), id, capability, letter)[0])
 
     def wait(self, client: str, *ids: str) -> list[tuple[str, str, str]]:
         flat = self.run("task_wait", client, *ids)

@@ -80,6 +80,15 @@ def test_a_letter_is_replayed_and_taken_away(shard: Shard) -> None:
     assert shard.dump() == before
 
 
+def test_a_replay_asked_again_since_its_reply_was_lost_is_ok(shard: Shard) -> None:
+    shard.settle("ann.1", dead(shard.running("a")))
+    (place,) = shard.entries("dead:x")
+    shard.replay(place, word="w")
+    before = shard.dump()
+    assert shard.replay(place, word="w") == "ok a"
+    assert shard.dump() == before
+
+
 def test_a_letter_whose_record_has_ended_is_replayed_from_what_it_says(shard: Shard) -> None:
     shard.settle("ann.1", dead(shard.running("a", payload='{"n":1}')))
     shard.redis.delete(shard.key("task:a"))
