@@ -59,8 +59,6 @@ async def _examine(session: Session) -> tuple[list[Finding], int]:
     try:
         try:
             await mesh.open()
-        except StoreUnavailable as error:
-            return [*findings, Finding("server", "fault", str(error), "start it, or correct --url")], 3
         except ConfigError as error:
             # It answers, but nobody can work with it: what INFO says is still worth hearing.
             if mesh.store.genuine:
@@ -70,6 +68,11 @@ async def _examine(session: Session) -> tuple[list[Finding], int]:
             return findings, 1
         findings += await examine_server(mesh.store)
         findings += await examine_mesh(mesh.store, mesh.keys)
+    except StoreUnavailable as error:
+        return [
+            *findings,
+            Finding("server", "fault", str(error), "start it, wait until it has loaded, or correct --url"),
+        ], 3
     finally:
         await mesh.close()
     return findings, int(any(one.verdict == "fault" for one in findings))
