@@ -61,8 +61,11 @@ async def _examine(session: Session) -> tuple[list[Finding], int]:
             await mesh.open()
         except ConfigError as error:
             # It answers, but nobody can work with it: what INFO says is still worth hearing.
-            if mesh.store.genuine:
-                findings += await examine_server(mesh.store)
+            store = session.mesh().store
+            try:
+                findings += await examine_server(store) if store.genuine else []
+            finally:
+                await store.close()
             if not any(one.verdict == "fault" for one in findings):
                 findings.append(Finding("mesh", "fault", str(error), "see the message"))
             return findings, 1
