@@ -42,6 +42,8 @@ __all__ = [
     "Record",
     "Reject",
     "Retry",
+    "Run",
+    "RunHandle",
     "State",
     "Task",
     "TaskContext",
@@ -63,6 +65,8 @@ _HOMES = {
     "State": "record",
     "Task": "tasks",
     "TaskContext": "handlers",
+    "Run": "workflow",
+    "RunHandle": "runs",
 }
 
 

@@ -27,6 +27,7 @@ from streammesh.keys import check_name
 from streammesh.mesh import Mesh
 from streammesh.messages import check_type
 from streammesh.serving import Serving
+from streammesh.workflow import Workflow
 
 __all__ = ["Agent"]
 
@@ -52,6 +53,7 @@ class Agent:
         self.grace = grace
         self.handlers: dict[str, Handler] = {}
         self.listeners: dict[str, Callable[..., Any]] = {}
+        self.workflows: dict[str, Workflow] = {}
         self._serving: Serving | None = None
         self._stuck = 0
 
@@ -83,6 +85,18 @@ class Agent:
 
         return declare
 
+    def workflow(self, name: str, *, version: int = 1) -> Callable[[_Function], _Function]:
+        """Declare a workflow: ``async def f(run: Run, **input)``. Runs keep the version that they were started with."""
+
+        def declare(function: _Function) -> _Function:
+            made = Workflow.make(name, version, function)
+            if made.stream in self.workflows:
+                raise ConfigError(f"agent {self.name!r} has version {version} of workflow {name!r} already")
+            self.workflows[made.stream] = made
+            return function
+
+        return declare
+
     def on(self, type: str) -> Callable[[_Function], _Function]:
         """Declare a handler for messages of a type: it takes the Message; what it returns answers a request."""
 
@@ -96,7 +110,11 @@ class Agent:
 
     def include(self, other: Agent) -> None:
         """Take over every handler of another agent, so that one process offers them all. Raises ConfigError on a clash."""
-        for names, mine in ((other.handlers, self.handlers), (other.listeners, self.listeners)):
+        for names, mine in (
+            (other.handlers, self.handlers),
+            (other.listeners, self.listeners),
+            (other.workflows, self.workflows),
+        ):
             for name in names:
                 if name in mine:
                     raise ConfigError(
@@ -104,10 +122,11 @@ class Agent:
                     )
         self.handlers.update(other.handlers)
         self.listeners.update(other.listeners)
+        self.workflows.update(other.workflows)
 
     async def serve(self, mesh: Mesh, *, burst: bool = False, ready_file: Path | None = None) -> None:
         """Serve on an open mesh until `stop`; with ``burst`` until nothing waits. Leaves the registry in order."""
-        if not self.handlers and not self.listeners:
+        if not self.handlers and not self.listeners and not self.workflows:
             raise ConfigError(
                 f'agent {self.name!r} has no handler; declare one with @agent.capability("…") or @agent.on("…")'
             )
@@ -116,7 +135,7 @@ class Agent:
                 f"agent {self.name!r} is being served already; make a second Agent, or start a second process"
             )
         serving = self._serving = Serving(
-            mesh, self.name, self.handlers, self.listeners, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file
+            mesh, self.name, self.handlers, self.listeners, self.workflows, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file
         )  # fmt: skip
         try:
             await serving.serve(burst=burst)

@@ -17,7 +17,7 @@ from typing import Any
 
 from streammesh.errors import MeshError
 from streammesh.keys import GROUP, Keys
-from streammesh.lanes import Lanes
+from streammesh.lanes import Lanes, Wakes
 from streammesh.mesh import Mesh
 from streammesh.record import RETENTION
 from streammesh.store import BLOCK
@@ -48,6 +48,8 @@ class Held:
     capability: str
     fields: dict[str, str]
     work: asyncio.Task[None] | None = None
+    #: The journal, where the id is 'run <id>'.
+    journal: list[str] = field(default_factory=list)
     #: Why it is being stopped: '' (it is not), 'cancel', 'lost', 'release'.
     stopping: str = field(default="")
 
@@ -56,7 +58,7 @@ class Claims:
     """The claim loops and the settling of one agent ``me`` on ``mesh``; ``start`` begins the work on a fresh entry."""
 
     def __init__(
-        self, mesh: Mesh, me: str, lanes: Lanes, slots: int, lease: float, start: Callable[[Held], None]
+        self, mesh: Mesh, me: str, lanes: Lanes | Wakes, slots: int, lease: float, start: Callable[[Held], None]
     ) -> None:
         self._mesh = mesh
         self._keys: Keys = mesh.keys
@@ -211,9 +213,12 @@ class Claims:
             self._room.set()
         self.claimed += taken
         for at, entry, id, attempt, failures, _, flat in items:
-            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            run = id.startswith("run ")
+            fields = {} if run else dict(zip(flat[::2], flat[1::2], strict=True))
             capability = order.capabilities[at - 2] or fields.get("capability", "")
             held = Held(shard, order.streams[at - 2], entry, id, attempt, failures, capability, fields)
+            if run:
+                held.journal = flat
             self.held[held.stream, entry] = held
             if self.draining:
                 self.settle(held, "release", "", "", "")

@@ -20,6 +20,15 @@ MeshError
     TaskNotFound              no record: never enqueued, or past its retention
     ResultTimeout             no outcome yet; the task goes on
   LeaseLost                   this attempt is no longer the task's owner
+  RunError                    what became of a run, or of a step in it
+    StepFailed                a step's task could not be done, or its function raised
+    StepInDoubt               a step that may run once at most had begun when its agent died
+    RunFailed                 the workflow raised
+    RunCancelled              the run was cancelled or terminated
+    RunNotFound               no run of that id
+    RunConflict               a run of that id is there already, and on_conflict="fail"
+    NonDeterminism            the workflow's code does not fit its journal
+    HistoryFull               the journal is longer than it may be
   MessageError                messages and requests between agents
     NoCapableAgent            nobody alive offers what was asked for
     UnknownAgent              no live agent has that id or name
@@ -36,6 +45,7 @@ from __future__ import annotations
 __all__ = [
     "AgentDied",
     "ConfigError",
+    "HistoryFull",
     "InvalidName",
     "InvalidPayload",
     "InvalidURL",
@@ -44,6 +54,7 @@ __all__ = [
     "MeshMismatch",
     "MessageError",
     "NoCapableAgent",
+    "NonDeterminism",
     "NotUnderstood",
     "PayloadConflict",
     "PayloadError",
@@ -53,8 +64,15 @@ __all__ = [
     "RequestTimeout",
     "ResultTimeout",
     "Retry",
+    "RunCancelled",
+    "RunConflict",
+    "RunError",
+    "RunFailed",
+    "RunNotFound",
     "ServerFull",
     "ServerUnfit",
+    "StepFailed",
+    "StepInDoubt",
     "StoreUnavailable",
     "TaskCancelled",
     "TaskDead",
@@ -151,6 +169,46 @@ class ResultTimeout(TaskError, TimeoutError):
 
 class LeaseLost(MeshError):
     """This attempt no longer owns the task: another agent has it, or it was settled."""
+
+
+class RunError(MeshError):
+    """What became of a run, or of a step in it."""
+
+
+class StepFailed(RunError):
+    """A step's task could not be done, or a local step's function raised; the text is the error."""
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class StepInDoubt(RunError):
+    """A step with ``at_most_once`` had begun when its agent died; whether it took effect is unknown."""
+
+
+class RunFailed(RunError):
+    """The workflow raised; the text is its error."""
+
+
+class RunCancelled(RunError):
+    """The run was cancelled or terminated."""
+
+
+class RunNotFound(RunError):
+    """No run of that id: never started here, or past its retention."""
+
+
+class RunConflict(RunError):
+    """A run of that id is there already, and the start said ``on_conflict="fail"``."""
+
+
+class NonDeterminism(RunError):
+    """The workflow's code does not fit its journal; the text says what was expected, what came, and where."""
+
+
+class HistoryFull(RunError):
+    """The journal is longer than a run's may be; end such workflows by `Run.continue_as_new` in time."""
 
 
 class MessageError(MeshError):

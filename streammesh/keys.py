@@ -10,6 +10,10 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:inbox:<agent>           STREAM  group `agents`: messages and tasks for one agent
     {mesh}:task:<id>               HASH    the record of a task; TTL once it is finished
     {mesh}:inboxes                 ZSET    agent id -> ms at which its inbox in this shard was made
+    {mesh}:runs:<workflow>         STREAM  group `agents`: wake-ups, at most one for each run; `<workflow>@<version>` from version 2 on
+    {mesh}:run:<id>                HASH    the head of a run; TTL once it has ended
+    {mesh}:run:<id>:journal        LIST    what happened in the run, as readable JSON; TTL once it has ended
+    {mesh}:workflows               SET     workflows that were ever started in this shard
     {mesh}:due                     ZSET    ms -> task:<id>: delayed tasks and retries
     {mesh}:dead:<capability>       STREAM  dead letters
     {mesh}:caps                    SET     capabilities that were ever used in this shard
@@ -94,7 +98,14 @@ class Keys:
         raw = _RAW_ID.match(id)
         if raw:
             return int(raw[1] or 0) % self.shards
-        return crc32(id.encode()) % self.shards
+        # What belongs to a run has the run's id before a colon, and lives with it.
+        return crc32(id.removeprefix("run ").partition(":")[0].encode()) % self.shards
+
+    def runs(self, stream: str, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}runs:{stream}"
+
+    def run(self, id: str) -> str:
+        return f"{self.prefix(self.shard_of(id))}run:{id}"
 
     def task(self, id: str) -> str:
         return f"{self.prefix(self.shard_of(id))}task:{id}"

@@ -12,7 +12,7 @@ from itertools import cycle
 
 from streammesh.keys import LANES, Keys, raw_tag
 
-__all__ = ["Lanes", "Order"]
+__all__ = ["Lanes", "Order", "Wakes"]
 
 #: Which lane goes first, claim by claim: high 6, normal 3, low 1 in ten.
 TURNS = ("high", "high", "normal", "high", "high", "normal", "high", "high", "normal", "low")
@@ -94,3 +94,49 @@ class Lanes:
         """A lane is in use from now on."""
         self._used[shard].add(lane)
         self._turns[shard] = None
+
+
+class Wakes:
+    """The streams of wake-ups for the runs of ``workflows`` (as in ``{mesh}:runs:<workflow>``), shard by shard.
+
+    ``client`` is whom the scripts nudge about a run that is being executed.
+    """
+
+    def __init__(self, keys: Keys, client: str, workflows: Sequence[str]) -> None:
+        self._keys = keys
+        self._client = client
+        self._workflows = tuple(workflows)
+        self._turns = [cycle(self._round(shard)) for shard in range(keys.shards)]
+
+    def streams(self, shard: int) -> tuple[list[str], list[str]]:
+        """Every stream, and the first words of raw ids, marked as those of runs."""
+        streams = [self._keys.runs(name, shard) for name in self._workflows]
+        return streams, [f"run {raw_tag(stream, shard)}" for stream in streams]
+
+    def order(self, shard: int) -> Order:
+        """The streams for the next claim or read."""
+        return next(self._turns[shard])
+
+    def _round(self, shard: int) -> list[Order]:
+        names = self._workflows
+        return [self._turn(shard, names[shift:] + names[:shift]) for shift in range(max(1, len(names)))]
+
+    def _turn(self, shard: int, names: Sequence[str]) -> Order:
+        streams = [self._keys.runs(name, shard) for name in names]
+        about = [
+            word
+            for name, stream in zip(names, streams, strict=True)
+            for word in (f"run {self._client} {name}", raw_tag(stream, shard))
+        ]
+        return Order(tuple(streams), tuple(about), tuple(names))
+
+    def pause(self, paused: frozenset[str]) -> bool:
+        """Capabilities are paused, workflows are not."""
+        return False
+
+    def missing(self, shard: int) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Wake-ups have no lanes."""
+        return []
+
+    def add(self, shard: int, lane: str) -> None:
+        """Wake-ups have no lanes."""

@@ -16,10 +16,13 @@ from typing import Any, Self
 from streammesh.dead import DeadLetters
 from streammesh.embedded import Embedded
 from streammesh.errors import ConfigError, InvalidPayload, MeshMismatch, PayloadConflict, TaskError
-from streammesh.keys import Keys, check_name
+from streammesh.journal import Journal
+from streammesh.keys import Keys, check_id, check_name
 from streammesh.messages import Messages
+from streammesh.record import new_id
 from streammesh.registry import AgentInfo, Registry
 from streammesh.replies import Replies
+from streammesh.runs import RunHandle
 from streammesh.settings import from_env
 from streammesh.status import Status
 from streammesh.store import Store
@@ -116,6 +119,7 @@ class Mesh:
         self.registry = Registry(self.store, self.keys)
         self.messages = Messages(self.store, self.keys, self.replies)
         self.status = Status(self.store, self.keys)
+        self.journal = Journal(self.store, self.keys)
         return self
 
     async def close(self) -> None:
@@ -216,6 +220,35 @@ class Mesh:
     def task(self, id: str) -> Task:
         """A handle on a task by its id, also after a restart."""
         return Task(self.tasks, id, created=False)
+
+    # -- runs
+
+    async def start(
+        self,
+        workflow: str,
+        input: Mapping[str, Any] | None = None,
+        /,
+        *,
+        id: str | None = None,
+        version: int = 1,
+        on_conflict: str = "attach",
+        signals: Iterable[tuple[str, Any]] = (),
+        **fields: Any,
+    ) -> RunHandle:
+        """Start a run of a workflow; its input is ``input``, or the other keyword arguments.
+
+        A run with this ``id`` that is there already is attached to; with ``on_conflict="fail"`` that is a RunConflict, with
+        "replace" it is ended and begun anew. ``signals`` are (name, payload) that the run finds waiting. Atomic.
+        """
+        id = check_id(id, "run id") if id is not None else new_id()
+        created = await self.journal.start(
+            workflow, _payload(input, fields), id=id, version=version, on_conflict=on_conflict, signals=list(signals)
+        )
+        return RunHandle(self.journal, self.tasks.results, id, created)
+
+    def run(self, id: str) -> RunHandle:
+        """A handle on a run by its id, also after a restart."""
+        return RunHandle(self.journal, self.tasks.results, check_id(id, "run id"), created=False)
 
     # -- messages
 

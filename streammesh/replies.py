@@ -42,6 +42,7 @@ class Replies:
         self._keys = keys
         self.client = secrets.token_hex(6)
         self._futures: dict[str, list[asyncio.Future[Answer]]] = {}
+        self._watchers: dict[str, Callable[[Answer], None]] = {}
         self._wanted = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         #: Asks the records of the given ids; set by the room that knows records.
@@ -51,11 +52,28 @@ class Replies:
         """A future for the answer about ``id``. Ask for it before the answer can come."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._futures.setdefault(id, []).append(future)
+        self._begin()
+        return future
+
+    def _begin(self) -> None:
         self._wanted.set()
         if not self._loops:
             self._loops = [asyncio.create_task(self._read(shard)) for shard in range(self._keys.shards)]
             self._loops.append(asyncio.create_task(self._look_again()))
-        return future
+
+    def _rest(self) -> None:
+        if not self._futures and not self._watchers:
+            self._wanted.clear()
+
+    def watch(self, id: str, hear: Callable[[Answer], None]) -> None:
+        """Call ``hear`` with every answer about ``id`` until `unwatch`."""
+        self._watchers[id] = hear
+        self._begin()
+
+    def unwatch(self, id: str) -> None:
+        """Stop hearing of ``id``."""
+        self._watchers.pop(id, None)
+        self._rest()
 
     def forget(self, id: str, future: asyncio.Future[Answer]) -> None:
         """Stop waiting."""
@@ -64,16 +82,19 @@ class Replies:
             waiting.remove(future)
             if not waiting:
                 del self._futures[id]
-        if not self._futures:
-            self._wanted.clear()
+        self._rest()
 
     def resolve(self, answer: Answer) -> None:
         """Hand an answer to everybody here who waits for it."""
+        hear = self._watchers.get(answer.id)
+        if hear:
+            hear(answer)
+        if answer.state.startswith("nudge"):
+            return
         for future in self._futures.pop(answer.id, ()):
             if not future.done():
                 future.set_result(answer)
-        if not self._futures:
-            self._wanted.clear()
+        self._rest()
 
     async def _read(self, shard: int) -> None:
         link = self._store.link("replies")

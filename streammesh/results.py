@@ -8,13 +8,27 @@ from typing import Any
 
 from streammesh import codec
 from streammesh.batch import Batch
-from streammesh.errors import ResultTimeout, TaskCancelled, TaskDead, TaskExpired, TaskFailed, TaskNotFound
+from streammesh.errors import (
+    ResultTimeout,
+    RunCancelled,
+    RunFailed,
+    RunNotFound,
+    TaskCancelled,
+    TaskDead,
+    TaskExpired,
+    TaskFailed,
+    TaskNotFound,
+)
 from streammesh.keys import Keys
 from streammesh.record import State
 from streammesh.replies import Answer, Replies
 from streammesh.store import Store
 
 __all__ = ["Results"]
+
+
+#: States in which the outcome of a task or run is open.
+_OPEN = frozenset(("queued", "delayed", "running", "parked", "paused", "stuck"))
 
 
 class Results:
@@ -42,7 +56,7 @@ class Results:
 
     async def _look(self, ids: list[str]) -> list[Answer]:
         answers = await asyncio.gather(*(self._ask(id) for id in ids))
-        return [answer for answer in answers if answer.state == "missing" or State(answer.state).final]
+        return [answer for answer in answers if answer.state not in _OPEN]
 
     async def result(self, id: str, timeout: float | None = None, told: asyncio.Future[Answer] | None = None) -> Any:
         """The result of the task ``id``. ``told`` is the future of an answer that the record will push to this client;
@@ -54,7 +68,7 @@ class Results:
                 answer: Answer | None = None
                 if told is None:
                     answer = await self._ask(id)
-                if answer is None or answer.state in ("queued", "delayed", "running"):
+                if answer is None or answer.state in _OPEN:
                     answer = await future
                 if answer.value is None:
                     answer = await self._ask(id)
@@ -67,9 +81,25 @@ class Results:
         return _outcome(answer)
 
 
+def _run_outcome(answer: Answer, said: str) -> Any:
+    match answer.state:
+        case "succeeded":
+            return codec.decode(said, what="result", limit=64 * 1024 * 1024)
+        case "failed":
+            raise RunFailed(said)
+        case "cancelled":
+            raise RunCancelled(said or "cancelled")
+        case _:
+            raise RunNotFound(
+                f"there is no {answer.id}: never started in this mesh, or finished longer ago than its retention"
+            )
+
+
 def _outcome(answer: Answer) -> Any:
     """The result, or the error that the state stands for."""
     said = answer.value or ""
+    if answer.id.startswith("run "):
+        return _run_outcome(answer, said)
     match answer.state:
         case State.SUCCEEDED:
             return codec.decode(said, what="result")

@@ -20,11 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from streammesh.activate import Activator
 from streammesh.answers import answers
 from streammesh.claims import Claims
 from streammesh.errors import MeshError, ServerFull
 from streammesh.handlers import Handler
-from streammesh.lanes import Lanes
+from streammesh.keys import GROUP
+from streammesh.lanes import Lanes, Wakes
 from streammesh.mesh import Mesh
 from streammesh.perform import Performer
 from streammesh.pulse import Pulse, Renewal
@@ -32,8 +34,12 @@ from streammesh.registry import Beat, Card
 from streammesh.replies import ended
 from streammesh.store import BLOCK
 from streammesh.sweep import Sweep
+from streammesh.workflow import Workflow
 
 __all__ = ["Serving"]
+
+#: Runs that one agent executes at once; parked ones do not count.
+RUNS = 256
 
 _log = logging.getLogger("streammesh.agent")
 
@@ -47,6 +53,7 @@ class Serving:
         name: str,
         handlers: Mapping[str, Handler],
         listeners: Mapping[str, Callable[..., Any]],
+        workflows: Mapping[str, Workflow],
         *,
         slots: int,
         lease: float,
@@ -56,6 +63,7 @@ class Serving:
         self._mesh = mesh
         self._name = name
         self._handlers = handlers
+        self._workflows = workflows
         self._listeners = {**answers(self, self._card), **listeners}
         self._slots = slots
         self._lease = lease
@@ -87,9 +95,22 @@ class Serving:
         lanes = Lanes(mesh.keys, self.id, tuple(self._handlers))
         self.claims = Claims(mesh, self.id, lanes, self._slots, self._lease, self.performer.start)
         self.performer.claims = self.claims
+        self.desks = [self.claims]
+        if self._workflows:
+            self.activator = Activator(mesh, self.id, self._workflows, self._slots)
+            self.activator.offset = self.performer.offset
+            wakes = Wakes(mesh.keys, mesh.replies.client, tuple(self._workflows))
+            self.wakes = Claims(mesh, self.id, wakes, RUNS, self._lease, self.activator.start)
+            self.activator.claims = self.wakes
+            self.desks.append(self.wakes)
         for shard in range(mesh.keys.shards):
             streams = [(mesh.keys.tasks(name, "normal", shard), name) for name in self._handlers]
             await mesh.registry.open_streams(shard, [*streams, (mesh.keys.inbox(self.id, shard), "")], self.id)
+            for name in self._workflows:
+                with contextlib.suppress(MeshError):  # BUSYGROUP: it is there
+                    await mesh.store.command(
+                        "XGROUP", "CREATE", mesh.keys.runs(name, shard), GROUP, "0", "MKSTREAM", patient=False
+                    )
         with contextlib.suppress(ServerFull):  # only people read it, and what a full server needs is agents
             for name, handler in self._handlers.items():
                 await mesh.registry.describe(name, handler.card())
@@ -98,13 +119,14 @@ class Serving:
         self.claims.pause(await mesh.registry.paused(self._handlers))
         self._state = "ready"
         pulse = Pulse(
-            mesh.store, mesh.keys, mesh.registry, self.id, self._card, self.claims.snapshot, self._ticked, self._on_pulse,
+            mesh.store, mesh.keys, mesh.registry, self.id, self._card, self._snapshot, self._ticked, self._on_pulse,
             self._ready_file,
         )  # fmt: skip
         pulse.start()
         _log.info("agent=%s ready capabilities=%s slots=%d", self.id, ",".join(self._handlers), self._slots)
         claiming = [
-            asyncio.create_task(self._supervised("claim", partial(self.claims.loop, shard)))
+            asyncio.create_task(self._supervised("claim", partial(desk.loop, shard)))
+            for desk in self.desks
             for shard in range(mesh.keys.shards)
         ]
         others = [
@@ -124,7 +146,10 @@ class Serving:
             pulse.stop()
             await asyncio.to_thread(pulse.join, 5.0)
             await self._leave()
-            self.claims.close()
+            for desk in self.desks:
+                desk.close()
+            if self._workflows:
+                self.activator.close()
             self.performer.close()
             self._state = "left"
             _log.info(
@@ -137,7 +162,18 @@ class Serving:
 
     def _ticked(self) -> float:
         """When the loops that find and take over work last moved: a process in which one hangs is not alive."""
-        return min(self._tick, self.claims.ticked())
+        return min(self._tick, *(desk.ticked() for desk in self.desks))
+
+    def _snapshot(self, shard: int) -> tuple[list[str], list[str], list[tuple[int, str, str, int]]]:
+        streams: list[str] = []
+        raws: list[str] = []
+        held: list[tuple[int, str, str, int]] = []
+        for desk in self.desks:
+            more, words, some = desk.snapshot(shard)
+            held += [(at + len(streams), entry, id, attempt) for at, entry, id, attempt in some]
+            streams += more
+            raws += words
+        return streams, raws, held
 
     def stop(self) -> None:
         """Begin to drain; returns at once."""
@@ -157,13 +193,21 @@ class Serving:
             stopped.cancel()
 
     async def _drain(self, claiming: list[asyncio.Task[None]]) -> None:
-        self.claims.draining = True
-        self.claims.wake()
+        for desk in self.desks:
+            desk.draining = True
+            desk.wake()
         await asyncio.wait(claiming, timeout=BLOCK + 1)
         for loop in claiming:
             loop.cancel()
         try:
-            await self.claims.hand_back()
+            for desk in self.desks:
+                await desk.hand_back()
+            if self._workflows:
+                # A run goes on elsewhere from its journal: there is nothing to finish here.
+                for held in list(self.wakes.held.values()):
+                    if held.work and not held.work.done():
+                        held.stopping = "release"
+                        held.work.cancel()
             running = [held.work for held in self.claims.held.values() if held.work and not held.work.done()]
             if running:
                 _log.info("agent=%s draining: %d tasks have %.0f s", self.id, len(running), self._grace)
@@ -176,7 +220,9 @@ class Serving:
                 if late:
                     _log.warning("agent=%s %d tasks did not finish in time and are handed back", self.id, len(late))
                     await asyncio.wait([held.work for held in late if held.work], timeout=5.0)
-            await asyncio.wait_for(self.claims.flushed(), timeout=max(5.0, self._lease))
+            for desk in reversed(self.desks):
+                await asyncio.sleep(0)
+                await asyncio.wait_for(desk.flushed(), timeout=max(5.0, self._lease))
         except (MeshError, TimeoutError) as error:
             _log.error("agent=%s could not hand everything back, leases run out by themselves: %s", self.id, error)
 
@@ -228,7 +274,10 @@ class Serving:
         while True:
             self._tick = now = time.monotonic()
             if now >= next_sweep:
-                streams = [self.claims.lanes.streams(shard)[0] for shard in range(mesh.keys.shards)]
+                streams = [
+                    [stream for desk in self.desks for stream in desk.lanes.streams(shard)[0]]
+                    for shard in range(mesh.keys.shards)
+                ]
                 missing = [self.claims.missing(shard) for shard in range(mesh.keys.shards)]
                 report = await sweep.once(streams, missing, self._lease, self._lease / 2)
                 self.sweeps += 1
@@ -236,7 +285,9 @@ class Serving:
                     _log.warning("agent=%s found %s dead", self.id, agent)
                 for shard, (orphans, appeared) in enumerate(zip(report.orphans, report.appeared, strict=True)):
                     if orphans:
-                        self.claims.take_over(shard, orphans)
+                        for desk in self.desks:
+                            own = set(desk.lanes.streams(shard)[0])
+                            desk.take_over(shard, [one for one in orphans if one[0] in own])
                     await self.claims.open_lanes(shard, appeared)
                 self._put_off(report.due_in)
                 # Many agents sweep in turns rather than all at once: about twenty passes in an interval are plenty.
@@ -358,6 +409,8 @@ class Serving:
 
     def _take_pulse(self, beat: Beat, renewals: list[Renewal], offset: float) -> None:
         self.performer.offset = offset
+        if self._workflows:
+            self.activator.offset = offset
         if beat.word == "taken":
             _log.critical(
                 "agent=%s its id belongs to another process now (the server lost data); stopping, start it anew",
@@ -372,7 +425,7 @@ class Serving:
             for id in renewal.cancel:
                 self._cancel(id)
             for one in renewal.lost:
-                id, _, attempt = one.partition(" ")
+                id, _, attempt = one.rpartition(" ")
                 self._lose(id, int(attempt))
             if renewal.strays:
                 _log.warning("agent=%s handed back %d entries whose delivery was lost", self.id, renewal.strays)
@@ -387,7 +440,7 @@ class Serving:
             held.work.cancel()
 
     def _lose(self, id: str, attempt: int) -> None:
-        held = self.claims.find(id)
+        held = next((found for desk in self.desks if (found := desk.find(id))), None)
         # A task that has just been settled is not lost: it is on its way out.
         if held and held.attempt == attempt and held.work and not held.work.done() and not held.stopping:
             _log.warning(

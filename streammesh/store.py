@@ -49,6 +49,8 @@ def load_script(name: str, *, shebang: bool = True) -> Script:
     folder = resources.files("streammesh") / "lua"
     first, _, body = (folder / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
     prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
+    if name.startswith("run_"):
+        prelude += (folder / "prelude_run.lua").read_text(encoding="utf-8")
     text = (first + "\n" if shebang else "") + prelude + body
     return Script(name, text, sha1(text.encode()).hexdigest())
 

@@ -88,8 +88,8 @@ class Tasks:
         self._store = store
         self._keys = keys
         self._replies = replies
-        self._results = Results(store, keys, replies)
-        self.result = self._results.result
+        self.results = Results(store, keys, replies)
+        self.result = self.results.result
         self._out = [self._outgoing(shard) for shard in range(keys.shards)]
 
     # -- enqueue

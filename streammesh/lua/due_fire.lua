@@ -10,6 +10,11 @@ local horizon = now + tonumber(ARGV[2])
 local members = redis.call('ZRANGEBYSCORE', due, '-inf', text(horizon), 'LIMIT', 0, ARGV[1])
 local fired = 0
 for _, member in ipairs(members) do
+  local run, path = string.match(member, '^run (%S+) (%S+)$')
+  if run then
+    local told = tell(run, path, '{"what":"fired","of":"' .. path .. '","at":"' .. iso(now) .. '"}', now)
+    if told == 'woken' or told == 'told' then fired = fired + 1 end
+  end
   local id = string.match(member, '^task:(.+)$')
   local r = id and redis.pcall('HGETALL', TAG .. 'task:' .. id)
   if r and not r.err then

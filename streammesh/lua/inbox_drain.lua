@@ -16,7 +16,7 @@ local moved, buried, done = 0, 0, {}
 
 local function message(f, entry)
   local why = agent .. ' died before it answered'
-  if f.reply_to then return answer(f.id or '', f.reply_to, 'died', why) end
+  if f.reply_to then return answer(f.id or '', {waiters = f.reply_to}, 'died', why, now) end
   letter('inbox', f.id or entry, f.payload, 'message_undelivered', 'message ' .. f.type .. ' to ' .. agent .. ', which died', nil,
     agent, at)
   buried = buried + 1

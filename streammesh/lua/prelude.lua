@@ -102,8 +102,64 @@ local function letter(capability, id, payload, reason, why, attempts, agent, at)
     'error', why, 'attempts', attempts or '0', 'agent', agent or '', 'at', at)
 end
 
--- Tells every waiting client what became of `id`. A hint: the record is the truth.
-local function answer(id, waiters, state, value)
+-- The key of a record: ids of runs are passed about as 'run <id>', all others are tasks.
+local function key_of(id)
+  if string.sub(id, 1, 4) == 'run ' then return TAG .. 'run:' .. string.sub(id, 5) end
+  return TAG .. 'task:' .. id
+end
+
+-- The stream of a workflow, in the version that a run was started with.
+local function runs_of(workflow, version)
+  return TAG .. 'runs:' .. workflow .. ((version or '1') ~= '1' and '@' .. version or '')
+end
+
+-- Wakes the run `id`: its one wake-up entry is added, its head is queued.
+local function wake(id, workflow, version, now)
+  local stream = runs_of(workflow, version)
+  if redis.call('EXISTS', stream) == 0 then
+    redis.call('XGROUP', 'CREATE', stream, 'agents', '0', 'MKSTREAM')
+    redis.call('SADD', TAG .. 'workflows', string.sub(stream, #TAG + 6))
+  end
+  local entry = redis.call('XADD', stream, '*', 'id', id, 'at', iso(now))
+  redis.call('HSET', TAG .. 'run:' .. id, 'state', 'queued', 'entry', entry)
+end
+
+-- Writes into the journal of the run `id` that something happened, and sees to it that somebody reads it. `path` names the
+-- open command that it answers ('' for signals and cancellations): a command that is not open has been answered before,
+-- or is no longer wanted, and nothing changes.
+local function tell(id, path, record, now)
+  local key = TAG .. 'run:' .. id
+  local r = redis.call('HMGET', key, 'state', 'capability', 'version', 'client')
+  local state = r[1]
+  if not state or state == 'succeeded' or state == 'failed' or state == 'cancelled' then return 'closed' end
+  if path ~= '' and redis.call('HDEL', key, 'open ' .. path) == 0 then return 'duplicate' end
+  local count = redis.call('RPUSH', key .. ':journal', record)
+  if state == 'parked' then
+    wake(id, r[2], r[3], now)
+    return 'woken'
+  end
+  if state == 'running' and r[4] then
+    -- A nudge for the agent that lingers on it. It may be lost: parking is refused while something is unread.
+    local stream = TAG .. 'replies:' .. r[4]
+    redis.call('XADD', stream, 'MAXLEN', '~', 10000, '*', 'id', 'run ' .. id, 'state', 'nudge ' .. count, 'value', record)
+    redis.call('PEXPIRE', stream, 600000)
+  end
+  return 'told'
+end
+
+-- What a run's journal says of a command's outcome; `value` is JSON for 'succeeded' and text else.
+local function outcome(path, state, value, at)
+  if state == 'succeeded' then
+    return '{"what":"done","of":"' .. path .. '","result":' .. value .. ',"at":"' .. at .. '"}'
+  end
+  return '{"what":"failed","of":"' .. path .. '","state":"' .. state .. '","error":' .. cjson.encode(value) .. ',"at":"' .. at .. '"}'
+end
+
+-- Tells the run that a task works for, and every waiting client, what became of it. `r` has run, step and waiters. For
+-- clients it is a hint: the record is the truth.
+local function answer(id, r, state, value, now)
+  if r.run then tell(r.run, r.step, outcome(r.step, state, value or '', iso(now)), now) end
+  local waiters = r.waiters
   if not waiters then return end
   for client in string.gmatch(waiters, '%S+') do
     local stream = TAG .. 'replies:' .. client
@@ -126,7 +182,7 @@ local function bury(id, r, reason, why, now, detail)
   if detail and detail ~= '' then redis.call('HSET', key, 'error_detail', detail) end
   redis.call('PEXPIRE', key, 604800000)
   event('task.dead', 'task', id, 'capability', r.capability, 'reason', reason, 'msg', why, 'at', at)
-  answer(id, r.waiters, 'dead', why)
+  answer(id, r, 'dead', why, now)
 end
 
 -- Puts the task `id` with the record `r` (a table) at the tail of its stream: entry added, record queued. Where that key
@@ -157,4 +213,70 @@ local function put(id, r, now)
   local entry = redis.call('XADD', stream, '*', unpack(args))
   redis.call('HSET', TAG .. 'task:' .. id, 'state', 'queued', 'entry', entry)
   return entry
+end
+
+-- Enqueues one task: record and entry, or record and due time. `kind` is what `usable` said of the stream, `extra` a flat list
+-- of names and values for the record: `waiters priority to` stay there, `header.x` is `x` in the entry, a deadline may be
+-- '+ms'. Returns 'ok', or 'duplicate <state>' or 'conflict <state>' for a known id, and what the stream is now.
+local function enqueue(stream, kind, capability, id, payload, when, extra, now, at)
+  local key = TAG .. 'task:' .. id
+  local known = redis.pcall('HMGET', key, 'state', 'payload')
+  if known.err then return 'conflict unusable', kind end
+  if known[1] then return (known[2] == payload and 'duplicate ' or 'conflict ') .. known[1], kind end
+  local entry = {'id', id, 'payload', payload, 'attempt', '1', 'at', at}
+  local record = {'state', 'queued', 'capability', capability, 'payload', payload, 'enqueued_at', at}
+  for j = 1, #extra, 2 do
+    local name, value = extra[j], extra[j + 1]
+    if name == 'deadline' and string.sub(value, 1, 1) == '+' then value = text(now + tonumber(string.sub(value, 2))) end
+    record[#record + 1] = name
+    record[#record + 1] = value
+    if name == 'to' then name, value = 'capability', capability end
+    if name ~= 'waiters' and name ~= 'priority' then
+      entry[#entry + 1] = string.sub(name, 1, 7) == 'header.' and string.sub(name, 8) or name
+      entry[#entry + 1] = value
+    end
+  end
+  if when == '' then
+    if kind == 'none' then
+      kind = 'stream'
+      make(stream, capability, string.sub(stream, #TAG + 1, #TAG + 6) == 'inbox:' and string.sub(stream, #TAG + 7), now)
+    end
+    record[#record + 1] = 'entry'
+    record[#record + 1] = redis.call('XADD', stream, '*', unpack(entry))
+    redis.call('HSET', key, unpack(record))
+  else
+    local due = string.sub(when, 1, 1) == '+' and now + tonumber(string.sub(when, 2)) or tonumber(when)
+    record[2] = 'delayed'
+    record[#record + 1] = 'due'
+    record[#record + 1] = text(due)
+    redis.call('SADD', TAG .. 'caps', capability)
+    redis.call('HSET', key, unpack(record))
+    redis.call('ZADD', TAG .. 'due', text(due), 'task:' .. id)
+  end
+  return 'ok', kind
+end
+
+-- Cancels the task `id`: at once when it is queued or delayed, by a flag that its agent obeys when it runs.
+-- Returns 'ok' | 'running <agent>' | 'closed <state>' | 'missing'
+local function cancel(id, by, keep, now)
+  local key = TAG .. 'task:' .. id
+  local got = redis.pcall('HGETALL', key)
+  local r = got.err and {} or fields(got)
+  if not r.state then return 'missing' end
+  if r.state == 'running' then
+    redis.call('HSET', key, 'cancel', by)
+    return 'running ' .. (r.agent or '')
+  end
+  if r.state ~= 'queued' and r.state ~= 'delayed' then return 'closed ' .. r.state end
+  if r.state == 'delayed' then
+    redis.call('ZREM', TAG .. 'due', 'task:' .. id)
+  else
+    local stream = r.to and TAG .. 'inbox:' .. r.to or TAG .. 'tasks:' .. r.capability .. (r.priority and ':' .. r.priority or '')
+    away(stream, {r.entry})
+  end
+  redis.call('HSET', key, 'state', 'cancelled', 'error', 'cancelled by ' .. by, 'finished_at', iso(now))
+  redis.call('PEXPIRE', key, keep)
+  event('task.cancelled', 'task', id, 'capability', r.capability, 'msg', 'by ' .. by, 'at', iso(now))
+  answer(id, r, 'cancelled', 'cancelled by ' .. by, now)
+  return 'ok'
 end

@@ -26,17 +26,51 @@ local orphans = tonumber(ARGV[orphans_at])
 local about = orphans_at + 2 * orphans + 1
 
 -- Ends what must not run: expired or cancelled before it began.
-local function finish(id, state, why, waiters)
+local function finish(id, state, why, r)
   local key = TAG .. 'task:' .. id
   redis.call('HSET', key, 'state', state, 'error', why, 'finished_at', at)
   redis.call('PEXPIRE', key, keep)
   event('task.' .. state, 'task', id, 'msg', why, 'at', at)
-  answer(id, waiters, state, why)
+  answer(id, {waiters = r[8], run = r[9], step = r[10]}, state, why, now)
+end
+
+-- A wake-up: the run is this agent's until it parks or ends; its journal comes along.
+local function take_run(s, entry, f, dead, client, workflow)
+  local id = identity(f, entry, ARGV[about + 2 * (s - 2) + 1])
+  local key = TAG .. 'run:' .. id
+  local r = redis.pcall('HMGET', key, 'state', 'entry', 'attempt', 'deaths', 'agent')
+  if r.err then return drop(s, entry) end
+  if not r[1] and f.payload then
+    -- Started by a bare XADD.
+    redis.call('HSET', key, 'state', 'queued', 'capability', workflow, 'version', '1', 'started_at', at)
+    redis.call('RPUSH', key .. ':journal', '{"what":"start","workflow":"' .. workflow .. '","version":1,"input":' ..
+      f.payload .. ',"at":"' .. at .. '"}')
+  elseif r[2] ~= entry or (r[1] ~= 'queued' and r[1] ~= 'running') then
+    return drop(s, entry)
+  elseif r[1] == 'running' and r[5] ~= dead then
+    return
+  end
+  local deaths = tonumber(r[4]) or 0
+  if r[1] == 'running' then
+    deaths = redis.call('HINCRBY', key, 'deaths', 1)
+    event('run.reclaimed', 'run', id, 'workflow', workflow, 'agent', dead, 'deaths', deaths, 'at', at)
+    if deaths >= 2 * poison then
+      redis.call('HSET', key, 'state', 'stuck', 'error', 'its agent died ' .. deaths .. ' times in a row while executing it')
+      event('run.stuck', 'run', id, 'workflow', workflow, 'at', at)
+      return drop(s, entry)
+    end
+  end
+  local attempt = (tonumber(r[3]) or 0) + 1
+  redis.call('HSET', key, 'state', 'running', 'agent', me, 'client', client, 'attempt', attempt, 'entry', entry)
+  items[#items + 1] = {s, entry, 'run ' .. id, attempt, 0, deaths, redis.call('LRANGE', key .. ':journal', 0, -1)}
+  left = left - 1
 end
 
 local function take(s, entry, flat, dead)
   local f = fields(flat)
   local capability = ARGV[about + 2 * (s - 2)]
+  local client, workflow = string.match(capability, '^run (%S+) (.+)$')
+  if client then return take_run(s, entry, f, dead, client, workflow) end
   if capability == '' then
     if f.type then
       items[#items + 1] = {s, entry, '', 0, 0, 0, flat}
@@ -47,7 +81,7 @@ local function take(s, entry, flat, dead)
   end
   local id = identity(f, entry, ARGV[about + 2 * (s - 2) + 1])
   local key = TAG .. 'task:' .. id
-  local r = redis.pcall('HMGET', key, 'state', 'entry', 'attempt', 'failures', 'deaths', 'cancel', 'agent', 'waiters')
+  local r = redis.pcall('HMGET', key, 'state', 'entry', 'attempt', 'failures', 'deaths', 'cancel', 'agent', 'waiters', 'run', 'step')
   if r.err then
     letter(capability, id, f.payload, 'record_unusable', 'the key of the record holds another type', nil, nil, at)
     return drop(s, entry)
@@ -68,7 +102,7 @@ local function take(s, entry, flat, dead)
   end
   if r[6] then
     -- Asked to be cancelled in an attempt that could not obey: it died, or failed.
-    finish(id, 'cancelled', 'cancelled by ' .. r[6], r[8])
+    finish(id, 'cancelled', 'cancelled by ' .. r[6], r)
     return drop(s, entry)
   end
   if state == 'running' then
@@ -76,16 +110,21 @@ local function take(s, entry, flat, dead)
     redis.call('HSET', key, 'deaths', deaths)
     event('task.reclaimed', 'task', id, 'capability', capability, 'agent', dead, 'deaths', deaths, 'at', at)
     if deaths >= poison then
-      bury(id, {capability = capability, payload = f.payload, attempt = r[3], agent = dead, waiters = r[8]}, 'poison',
+      bury(id, {capability = capability, payload = f.payload, attempt = r[3], agent = dead, waiters = r[8],
+        run = r[9], step = r[10]}, 'poison',
         'its agent died ' .. deaths .. ' times while running it', now)
       -- Without an owner: were the last one to come back, its own outcome must not look as if it had been recorded.
       redis.call('HDEL', key, 'agent')
       return drop(s, entry)
     end
   end
+  if r[9] and redis.call('HEXISTS', TAG .. 'run:' .. r[9], 'open ' .. r[10]) == 0 then
+    finish(id, 'cancelled', 'its run no longer waits for it', {})
+    return drop(s, entry)
+  end
   -- A deadline that is no number is the agent's to judge: it makes a dead letter of it.
   if f.deadline and (tonumber(f.deadline) or now + 1) <= now then
-    finish(id, 'expired', 'its deadline passed before it could start', r[8])
+    finish(id, 'expired', 'its deadline passed before it could start', r)
     return drop(s, entry)
   end
   redis.call('HSET', key, 'state', 'running', 'agent', me, 'attempt', attempt, 'started_at', at)
@@ -128,7 +167,11 @@ for s = 2, #KEYS do
       -- The stream or its group went away: data was lost or deleted. Begin again at its first entry, and say so.
       -- An inbox that was drained while its agent seemed dead is listed again, or nobody would drain it the next time.
       local capability = ARGV[about + 2 * (s - 2)]
-      make(KEYS[s], capability, capability == '' and me, now)
+      if string.sub(capability, 1, 4) == 'run ' then
+        redis.call('XGROUP', 'CREATE', KEYS[s], 'agents', '0', 'MKSTREAM')
+      else
+        make(KEYS[s], capability, capability == '' and me, now)
+      end
       event('stream.group_recreated', 'stream', KEYS[s], 'at', at)
     else
       -- Not a stream any more. The others go on.

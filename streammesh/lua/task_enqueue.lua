@@ -14,51 +14,17 @@ for s = 2, #KEYS do
   kinds[KEYS[s]] = usable(KEYS[s])
   if not kinds[KEYS[s]] then return redis.error_reply('WRONGTYPE ' .. KEYS[s] .. ' is not a stream') end
 end
-local verdicts = {}
+local verdicts, none = {}, {}
 local i = 2
 for n = 1, tonumber(ARGV[1]) do
-  local stream, capability, id, payload, when = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  local pairs_n = tonumber(ARGV[i + 5])
-  i = i + 6
-  local key = TAG .. 'task:' .. id
-  local known = redis.pcall('HMGET', key, 'state', 'payload')
-  if known.err then
-    verdicts[n] = 'conflict unusable'
-  elseif known[1] then
-    verdicts[n] = (known[2] == payload and 'duplicate ' or 'conflict ') .. known[1]
-  else
-    local entry = {'id', id, 'payload', payload, 'attempt', '1', 'at', at}
-    local record = {'state', 'queued', 'capability', capability, 'payload', payload, 'enqueued_at', at}
-    for j = i, i + 2 * pairs_n - 1, 2 do
-      local name, value = ARGV[j], ARGV[j + 1]
-      if name == 'deadline' and string.sub(value, 1, 1) == '+' then value = text(now + tonumber(string.sub(value, 2))) end
-      record[#record + 1] = name
-      record[#record + 1] = value
-      if name == 'to' then name, value = 'capability', capability end
-      if name ~= 'waiters' and name ~= 'priority' then
-        entry[#entry + 1] = string.sub(name, 1, 7) == 'header.' and string.sub(name, 8) or name
-        entry[#entry + 1] = value
-      end
-    end
-    if when == '' then
-      if kinds[stream] == 'none' then
-        kinds[stream] = 'stream'
-        make(stream, capability, string.sub(stream, #TAG + 1, #TAG + 6) == 'inbox:' and string.sub(stream, #TAG + 7), now)
-      end
-      record[#record + 1] = 'entry'
-      record[#record + 1] = redis.call('XADD', stream, '*', unpack(entry))
-      redis.call('HSET', key, unpack(record))
-    else
-      local due = string.sub(when, 1, 1) == '+' and now + tonumber(string.sub(when, 2)) or tonumber(when)
-      record[2] = 'delayed'
-      record[#record + 1] = 'due'
-      record[#record + 1] = text(due)
-      redis.call('SADD', TAG .. 'caps', capability)
-      redis.call('HSET', key, unpack(record))
-      redis.call('ZADD', TAG .. 'due', text(due), 'task:' .. id)
-    end
-    verdicts[n] = 'ok'
+  local stream = KEYS[tonumber(ARGV[i])]
+  local count = 2 * tonumber(ARGV[i + 5])
+  local extra = none
+  if count > 0 then
+    extra = {}
+    for j = 1, count do extra[j] = ARGV[i + 5 + j] end
   end
-  i = i + 2 * pairs_n
+  verdicts[n], kinds[stream] = enqueue(stream, kinds[stream], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], extra, now, at)
+  i = i + 6 + count
 end
 return verdicts

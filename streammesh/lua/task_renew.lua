@@ -21,7 +21,7 @@ for n = 1, tonumber(ARGV[3]) do
     local p = redis.pcall('XPENDING', KEYS[s], 'agents', entry, entry, 1)
     mine = not p.err and p[1] and p[1][2] == me
   else
-    local r = redis.pcall('HMGET', TAG .. 'task:' .. id, 'state', 'agent', 'attempt', 'cancel')
+    local r = redis.pcall('HMGET', key_of(id), 'state', 'agent', 'attempt', 'cancel')
     mine = r[1] == 'running' and r[2] == me and r[3] == ARGV[i + 3]
     if mine and r[4] then cancel[#cancel + 1] = id end
   end
@@ -48,8 +48,10 @@ local function hand_back(s, entry, idle)
   local flat = got[1] and got[1][2]
   if flat then
     local f = fields(flat)
-    local id = identity(f, entry, ARGV[raw + s])
-    local key = TAG .. 'task:' .. id
+    local word = ARGV[raw + s]
+    local run = string.sub(word, 1, 4) == 'run '
+    local id = identity(f, entry, run and string.sub(word, 5) or word)
+    local key = TAG .. (run and 'run:' or 'task:') .. id
     local r = f.type and {} or redis.pcall('HMGET', key, 'state', 'entry', 'agent')
     if r[1] == 'running' and r[2] == entry and r[3] ~= me and idle < 20 * tonumber(ARGV[2]) then return end
     if r.err or not r[1] then
@@ -60,7 +62,8 @@ local function hand_back(s, entry, idle)
         redis.call('XADD', KEYS[s], '*', unpack(flat))
       end
     elseif r[2] == entry and (r[1] == 'queued' or r[1] == 'running') then
-      put(id, fields(redis.call('HGETALL', key)), now)
+      local head = fields(redis.call('HGETALL', key))
+      if run then wake(id, head.capability, head.version, now) else put(id, head, now) end
     end
   end
   away(KEYS[s], {entry})

@@ -40,8 +40,8 @@ for n = 1, tonumber(ARGV[2]) do
       verdict = 'stale'
     end
   else
-    local key = TAG .. 'task:' .. id
-    local r = redis.pcall('HMGET', key, 'state', 'agent', 'attempt', 'waiters', 'entry', 'cancel')
+    local key = key_of(id)
+    local r = redis.pcall('HMGET', key, 'state', 'agent', 'attempt', 'waiters', 'entry', 'cancel', 'run', 'step')
     if r.err then
       verdict = 'broken'
     elseif r[2] ~= me or r[3] ~= attempt or (r[5] ~= entry and not (verb == 'release' and r[1] == 'queued')) then
@@ -56,7 +56,7 @@ for n = 1, tonumber(ARGV[2]) do
       redis.call('HSET', key, 'state', state, verb == 'complete' and 'result' or 'error', a, 'finished_at', at)
       redis.call('PEXPIRE', key, b)
       if verb ~= 'complete' then event('task.' .. state, 'task', id, 'msg', a, 'at', at) end
-      if r[4] then answer(id, r[4], state, a) end
+      if r[4] or r[7] then answer(id, {waiters = r[4], run = r[7], step = r[8]}, state, a, now) end
     elseif verb == 'fail' or verb == 'again' then
       local due = text(now + tonumber(b))
       redis.call('HSET', key, 'state', 'delayed', 'error', a, 'due', due)
@@ -66,6 +66,9 @@ for n = 1, tonumber(ARGV[2]) do
       event('task.delayed', 'task', id, 'agent', me, 'attempt', attempt, 'msg', a, 'at', at)
     elseif verb == 'dead' then
       bury(id, fields(redis.call('HGETALL', key)), b, a, now, c)
+    elseif string.sub(id, 1, 4) == 'run ' then
+      local head = redis.call('HMGET', key, 'capability', 'version')
+      wake(string.sub(id, 5), head[1], head[2], now)
     else
       put(id, fields(redis.call('HGETALL', key)), now)
     end

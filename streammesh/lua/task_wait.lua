@@ -5,9 +5,9 @@
 -- Returns three for each: state ('missing' without a record that can be read), result, error
 -- Called by results.Results._asking
 local out = {}
-local open_states = {queued = true, delayed = true, running = true}
+local open_states = {queued = true, delayed = true, running = true, parked = true, paused = true, stuck = true}
 for n = 2, #ARGV do
-  local key = TAG .. 'task:' .. ARGV[n]
+  local key = key_of(ARGV[n])
   local r = redis.pcall('HMGET', key, 'state', 'result', 'error', 'waiters')
   if open_states[r[1]] then
     if not string.find(' ' .. (r[4] or '') .. ' ', ' ' .. ARGV[1] .. ' ', 1, true) then

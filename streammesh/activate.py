@@ -1,0 +1,288 @@
+"""Executing runs: from a claimed wake-up to the commit that parks or ends the run.
+
+An activation replays the journal, then goes on live: what the workflow asks for is committed, what comes back is fed, until
+nothing moves. It lingers a moment for the next answer, so that a chain of quick steps needs no new claim, and then parks:
+a parked run is a list in the server and nothing anywhere else. Every commit carries the fence (agent, attempt); an
+activation that lost its run finds out at its next commit and is dropped without a trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from streammesh import codec
+from streammesh.claims import Claims, Held
+from streammesh.errors import HistoryFull, MeshError, NonDeterminism, PayloadError
+from streammesh.execution import Execution, Start
+from streammesh.handlers import in_thread, told
+from streammesh.journal import Commit
+from streammesh.mesh import Mesh
+from streammesh.replies import Answer
+from streammesh.workflow import Run, Workflow
+
+__all__ = ["Activator"]
+
+#: How long, in seconds, an activation waits for the next answer before it parks its run.
+LINGER = 0.2
+#: Journal records from which a run is warned of its length, and those that it may not pass.
+LONG, LONGEST = 4_000, 20_000
+
+_log = logging.getLogger("streammesh.agent")
+
+
+class Activator:
+    """Executes the runs that `Claims` hands over, for one agent. ``offset`` is server ms minus monotonic ms."""
+
+    def __init__(self, mesh: Mesh, me: str, workflows: Mapping[str, Workflow], threads: int) -> None:
+        self._mesh = mesh
+        self._me = me
+        self._workflows = workflows
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"{me}-step")
+        self.claims: Claims
+        self.offset = 0.0
+        #: Activations that ended because somebody else has the run.
+        self.fenced = 0
+
+    def start(self, held: Held) -> None:
+        """Begin an activation."""
+        held.work = asyncio.get_running_loop().create_task(self._activate(held))
+
+    async def _activate(self, held: Held) -> None:
+        activation = _Activation(self, held)
+        try:
+            await activation.go()
+            self.claims.forget(held)
+        except asyncio.CancelledError:
+            if held.stopping == "":
+                raise
+            if held.stopping == "release":
+                self.claims.settle(held, "release", "", "", "")
+            else:
+                self.claims.forget(held)
+        except MeshError as error:
+            _log.warning(
+                "agent=%s run=%s interrupted, it begins anew from its journal: %s", self._me, held.id[4:], error
+            )
+            self.claims.settle(held, "release", "", "", "")
+        except Exception:
+            _log.exception(
+                "agent=%s run=%s could not be executed; it begins anew from its journal", self._me, held.id[4:]
+            )
+            self.claims.settle(held, "release", "", "", "")
+        finally:
+            activation.close()
+            self.claims.release_slot()
+
+    def now_iso(self) -> str:
+        """Now, by the server's clock."""
+        ms = time.monotonic() * 1000 + self.offset
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Activation:
+    """One activation of one run."""
+
+    def __init__(self, activator: Activator, held: Held) -> None:
+        self._a = activator
+        self._mesh: Mesh = activator._mesh
+        self._held = held
+        self._id = held.id.removeprefix("run ")
+        self._execution = Execution(self._id, self._begin)
+        self._moved = asyncio.Event()
+        self._nudges: deque[tuple[int, str]] = deque()
+        self._steps: set[asyncio.Task[None]] = set()
+        self._number = 0
+        self._warned = False
+
+    def _begin(self, execution: Execution, input: dict[str, Any]) -> Any:
+        workflow = self._a._workflows[self._held.capability]
+        return workflow.function(Run(execution, self._mesh.keys), **input)
+
+    async def go(self) -> None:
+        """Execute until the run is parked, ended, stuck or another's."""
+        execution = self._execution
+        self._mesh.replies.watch(f"run {self._id}", self._nudged)
+        try:
+            execution.load(self._held.journal)
+            # The journal is as old as the claim: look once more before waiting.
+            peek = True
+            while True:
+                self._start_steps()
+                then, value = self._state()
+                if execution.records or execution.effects or then != "continue" or peek:
+                    word, heard = await self._commit(then, value)
+                    if word == "fenced":
+                        self._a.fenced += 1
+                        return
+                    if word == "ok" and then != "continue":
+                        return
+                    peek = False
+                    if heard:
+                        continue
+                if self._take_nudges():
+                    continue
+                if not await self._wait():
+                    word, _ = await self._commit("park", "")
+                    if word != "more":
+                        return
+                peek = self._missed()
+        except (NonDeterminism, HistoryFull) as error:
+            await self._get_stuck(str(error))
+
+    def _state(self) -> tuple[str, Any]:
+        if self._execution.done:
+            return self._execution.ending()
+        return "continue", ""
+
+    async def _commit(self, then: str, value: Any) -> tuple[str, bool]:
+        """Commit what is new; returns the word, and whether the execution was fed anything."""
+        execution = self._execution
+        records, effects = execution.records, execution.effects
+        execution.records, execution.effects = [], []
+        written = records
+        if then == "again":
+            written = [self._begin_again(value), *self._unread()]
+            value = ""
+        self._number += 1
+        commit = Commit(
+            self._id, self._held.attempt, self._number, execution.seen, then, value,
+            [codec.encode(record, what="journal record") for record in written], effects,
+        )  # fmt: skip
+        word, *tail = await self._mesh.journal.commit(self._a._me, commit)
+        if word == "fenced":
+            return word, False
+        if word == "more":
+            # Nothing was changed: what we wanted to say comes again, after what we had not heard.
+            execution.tell(tail)
+            execution.records[:0] = records
+            execution.effects[:0] = effects
+            return word, True
+        if then in ("continue", "park"):
+            execution.tell(tail)
+            execution.committed(records)
+            self._check_length()
+        return word, bool(tail) or any(record["what"] == "step" for record in records)
+
+    def _begin_again(self, fields: dict[str, Any]) -> dict[str, Any]:
+        execution = self._execution
+        return {
+            "what": "start", "workflow": execution.workflow, "version": execution.version, "input": fields, "at": self._a.now_iso(),
+        }  # fmt: skip
+
+    def _unread(self) -> list[dict[str, Any]]:
+        at = self._a.now_iso()
+        return [
+            {"what": "signal", "name": name, "payload": payload, "at": at} for name, payload in self._execution.unread()
+        ]
+
+    def _check_length(self) -> None:
+        seen = self._execution.seen
+        if seen > LONGEST:
+            raise HistoryFull(
+                f"the journal has {seen} records, {LONGEST} are allowed; use run.continue_as_new(…) in time"
+            )
+        if seen > LONG and not self._warned:
+            self._warned = True
+            _log.warning(
+                "agent=%s run=%s has a journal of %d records; use run.continue_as_new(…)", self._a._me, self._id, seen
+            )
+
+    async def _get_stuck(self, why: str) -> None:
+        _log.error("agent=%s run=%s is stuck: %s", self._a._me, self._id, why)
+        self._execution.records, self._execution.effects = [], []
+        while (await self._commit_stuck(why)) == "more":
+            continue
+
+    async def _commit_stuck(self, why: str) -> str:
+        self._number += 1
+        commit = Commit(self._id, self._held.attempt, self._number, self._execution.seen, "stuck", why, [], [])
+        word, *tail = await self._mesh.journal.commit(self._a._me, commit)
+        self._execution.seen += len(tail)
+        return word
+
+    # -- waiting
+
+    def _nudged(self, answer: Answer) -> None:
+        _, _, count = answer.state.partition(" ")
+        if answer.value is not None and count.isdigit():
+            self._nudges.append((int(count), answer.value))
+            self._moved.set()
+
+    def _take_nudges(self) -> bool:
+        """Feed the records that came as nudges, as far as none is missing; True when there was one."""
+        execution = self._execution
+        texts: list[str] = []
+        while self._nudges and self._nudges[0][0] <= execution.seen + len(texts) + 1:
+            count, text = self._nudges.popleft()
+            if count == execution.seen + len(texts) + 1:
+                texts.append(text)
+        if texts:
+            execution.tell(texts)
+        return bool(texts)
+
+    def _missed(self) -> bool:
+        """Whether a nudge tells of a record beyond one that we have not seen: then the journal has to be asked."""
+        return bool(self._nudges) and self._nudges[0][0] > self._execution.seen + 1
+
+    async def _wait(self) -> bool:
+        """Until something moves; False when the linger is over, and nothing runs here."""
+        linger = None if self._steps else (LINGER if self._a.claims.free > 0 else 0.005)
+        try:
+            async with asyncio.timeout(linger):
+                await self._moved.wait()
+        except TimeoutError:
+            return False
+        self._moved.clear()
+        return True
+
+    # -- local steps
+
+    def _start_steps(self) -> None:
+        starts, self._execution.starts = self._execution.starts, []
+        for start in starts:
+            step = asyncio.get_running_loop().create_task(self._step(start))
+            self._steps.add(step)
+            step.add_done_callback(self._steps.discard)
+
+    async def _step(self, start: Start) -> None:
+        attempt = 0
+        while True:
+            try:
+                result = await self._call(start)
+                codec.encode(result, what="result of the step")
+                self._execution.step_done(start, result=result, at=self._a.now_iso())
+                break
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                attempt += 1
+                if attempt > start.retries or isinstance(error, PayloadError):
+                    self._execution.step_done(start, error=told(error), at=self._a.now_iso())
+                    break
+                await asyncio.sleep(min(60.0, 0.1 * 2**attempt))
+        self._moved.set()
+
+    async def _call(self, start: Start) -> Any:
+        work: Callable[[], Any] = partial(start.function, *start.args, **start.kwargs)
+        if inspect.iscoroutinefunction(start.function):
+            return await work()
+        return await asyncio.get_running_loop().run_in_executor(self._a._threads, in_thread, work)
+
+    def close(self) -> None:
+        """Let go of everything in memory."""
+        self._mesh.replies.unwatch(f"run {self._id}")
+        for step in self._steps:
+            step.cancel()
+        self._execution.close()

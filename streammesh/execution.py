@@ -1,0 +1,392 @@
+"""One execution of a run: the workflow's coroutine against its journal, as a pure state machine.
+
+The journal holds, in order, *commands* (what the workflow asked for, each under a path that does not depend on the order
+of others) and *notifications* (what came back, in the order in which it was recorded). An execution feeds notifications
+one at a time and lets the coroutine run until nothing moves, live and in replay alike; so every race has the same winner
+again. A command that the journal knows is not given again. One that differs from what the journal knows is non-determinism:
+it is raised before any result could reach the wrong place.
+
+Nothing here talks to a server: `out` collects what is to be committed, `starts` the local steps that are to run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from streammesh import codec
+from streammesh.errors import NonDeterminism, StepFailed, StepInDoubt, TaskCancelled, TaskExpired
+from streammesh.loop import RunLoop, RunTask
+
+__all__ = ["Again", "Effect", "Execution", "Start"]
+
+_COMMANDS = frozenset(("call", "timer", "child", "begin", "patched", "step"))
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a commit sets in motion: a verb of `run_commit`, the path of the command, the verb's arguments."""
+
+    verb: str
+    path: str
+    args: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A local step that is to run now."""
+
+    path: str
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    after: int
+    retries: int
+
+
+class Again(BaseException):
+    """Ends this execution: the run goes on with a new input and an empty journal."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        super().__init__()
+        self.fields = fields
+
+
+@dataclass(slots=True)
+class _Waiter:
+    name: str
+    future: asyncio.Future[Any] = field(repr=False)
+
+
+class Execution:
+    """The run ``id`` executed by ``begin(execution, input)``, which makes the workflow's coroutine."""
+
+    def __init__(self, id: str, begin: Callable[[Execution, dict[str, Any]], Coroutine[Any, Any, Any]]) -> None:
+        self.id = id
+        self.loop = RunLoop(id, self._set_timer, self._cancel_timer)
+        self._begin = begin
+        self._root: RunTask | None = None
+        #: How many journal records have been read.
+        self.seen = 0
+        #: How many notifications the coroutine has been given.
+        self.consumed = 0
+        #: Records and effects that are to be committed, in order.
+        self.records: list[dict[str, Any]] = []
+        self.effects: list[Effect] = []
+        self.starts: list[Start] = []
+        self._known: dict[str, dict[str, Any]] = {}
+        self._expected: deque[dict[str, Any]] = deque()
+        self._settled = -1
+        self._replaying = False
+        self._given: set[str] = set()
+        self._pending: dict[str, asyncio.Future[Any]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timer_paths: dict[int, str] = {}
+        self._signals: dict[str, deque[Any]] = {}
+        self._waiters: list[_Waiter] = []
+        self.workflow = ""
+        self.version = 1
+        self.status: dict[str, Any] = {}
+        self._loose: dict[str, int] = {}
+
+    # -- reading the journal
+
+    def load(self, texts: list[str]) -> None:
+        """Read the whole journal, run the coroutine through it, and leave what is new in records, effects and starts.
+
+        Raises NonDeterminism when the code does not fit the journal.
+        """
+        records = [codec.decode(text, what="journal record", limit=64 * 1024 * 1024) for text in texts]
+        first = records[0]
+        for record in records:
+            if record["what"] in _COMMANDS:
+                self._known[record["path"]] = record
+                self._settled = max(self._settled, record["after"])
+        self._expected = deque(sorted(self._known.values(), key=lambda record: record["after"]))
+        self.seen = len(texts)
+        self.workflow, self.version = first["workflow"], first["version"]
+        self._clock(first)
+        told = [record for record in records[1:] if record["what"] not in _COMMANDS or record["what"] == "step"]
+        self._replaying = bool(told)
+        self._root = self.loop.create_task(self._begin(self, first["input"]))
+        self._settle()
+        for number, record in enumerate(told, 1):
+            self._replaying = number < len(told)
+            self._feed(record)
+
+    def tell(self, texts: list[str]) -> None:
+        """Feed records that came since, in their order."""
+        self.seen += len(texts)
+        for text in texts:
+            self._feed(codec.decode(text, what="journal record", limit=64 * 1024 * 1024))
+
+    def committed(self, records: list[dict[str, Any]]) -> None:
+        """Our own records are in the journal, after what was told: the steps among them are notifications as well."""
+        self.seen += len(records)
+        for record in records:
+            if record["what"] == "step":
+                self._feed(record)
+
+    def _feed(self, record: dict[str, Any]) -> None:
+        self.consumed += 1
+        self._clock(record)
+        match record["what"]:
+            case "done":
+                self._resolve(record["of"], record["result"], None)
+            case "failed":
+                self._resolve(record["of"], None, _error(record))
+            case "step":
+                error = StepFailed(record["error"], path=record["path"]) if "error" in record else None
+                self._resolve(record["path"], record.get("result"), error)
+            case "fired":
+                handle = self._timers.pop(record["of"], None)
+                if handle is not None:
+                    self.loop.fire(handle)
+            case "signal":
+                self._signal(record["name"], record["payload"])
+            case "cancel":
+                if self._root is not None and not self._root.done():
+                    self._root.cancel(f"cancelled by {record['by']}")
+        self._settle()
+
+    def _settle(self) -> None:
+        """Let everything that can move move; then all that the journal says was given by now must have been given."""
+        self.loop.drive()
+        while self._expected and self._expected[0]["after"] <= self.consumed:
+            record = self._expected.popleft()
+            if record["path"] not in self._given:
+                raise NonDeterminism(
+                    f"the journal has {_named(record)} at path {record['path']!r} (after {record['after']} notifications), and the code "
+                    f"did not come to it{self._where()}"
+                )
+
+    def _clock(self, record: dict[str, Any]) -> None:
+        at = record.get("at")
+        if at:
+            self.loop.now = max(self.loop.now, datetime.fromisoformat(at).timestamp())
+
+    def _resolve(self, path: str, result: Any, error: BaseException | None) -> None:
+        future = self._pending.pop(path, None)
+        if future is None or future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    # -- giving commands
+
+    def path(self, name: str) -> str:
+        """The path of the next command called ``name`` in the current task."""
+        task = asyncio.current_task(self.loop)
+        if not isinstance(task, RunTask):
+            given, base = self._loose, ""
+        else:
+            given, base = task.given, f"{task.path}:" if task.path else ""
+        name = _UNUSUAL.sub("-", name) or "command"
+        number = given.get(name, 0)
+        given[name] = number + 1
+        return f"{base}{name}.{number}"
+
+    def command(self, what: str, name: str, journal: dict[str, Any], effect: Effect | None, path: str) -> bool:
+        """Give a command; True when it is new. Raises NonDeterminism when the journal has another one at its path."""
+        known = self._known.get(path)
+        self._given.add(path)
+        if known is not None:
+            expected = "step" if what == "begin" and known["what"] == "step" else known["what"]
+            if (
+                expected != ("step" if what == "begin" and known["what"] == "step" else what)
+                or known.get("name", name) != name
+            ):
+                raise NonDeterminism(
+                    f"at path {path!r} the journal has {_named(known)}, and the code gives {what} {name!r}{self._where()}"
+                )
+            return False
+        if self._settled > self.consumed:
+            raise NonDeterminism(
+                f"the code gives {what} {name!r} at path {path!r} after {self.consumed} notifications, and the journal, which goes on to "
+                f"{self._settled}, does not have it; guard it with run.patched(…){self._where()}"
+            )
+        self.records.append({"what": what, "path": path, "name": name, **journal, "after": self.consumed})
+        if effect is not None:
+            self.effects.append(effect)
+        return True
+
+    def mark(self, path: str, id: str) -> bool:
+        """Whether a patch applies: recorded, or at the live end of the journal (where it is recorded now)."""
+        if path in self._known:
+            self._given.add(path)
+            return True
+        if path in self._given:
+            return True
+        if self._settled > self.consumed or self._replaying:
+            return False
+        return self.command("patched", id, {}, None, path)
+
+    async def outcome(self, path: str, drop: tuple[Any, ...] | None = None) -> Any:
+        """Wait for the notification that answers ``path``; when the waiting is cancelled, take the command back."""
+        future = self.loop.create_future()
+        self._pending[path] = future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._pending.pop(path, None)
+            if drop is not None:
+                self.effect("drop", path, drop)
+            raise
+
+    def effect(self, verb: str, path: str, args: tuple[Any, ...]) -> None:
+        """Set something in motion without a record; not again where the journal shows that it was committed."""
+        if self._settled <= self.consumed:
+            self.effects.append(Effect(verb, path, args))
+
+    def local(
+        self,
+        path: str,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        once: bool,
+        retries: int,
+    ) -> None:
+        """A local step: run it now, unless the journal has its outcome."""
+        self._given.add(path)
+        known = self._known.get(path)
+        if known is not None and known["what"] == "step":
+            if known["name"] != name:
+                raise NonDeterminism(
+                    f"at path {path!r} the journal has {_named(known)}, and the code gives step {name!r}{self._where()}"
+                )
+            return
+        if once:
+            if not self.command("begin", name, {}, None, path):
+                raise StepInDoubt(
+                    f"step {name!r} at path {path!r} had begun when its agent died, and may run once at most; whether it did is unknown"
+                )
+        elif known is not None:
+            raise NonDeterminism(
+                f"at path {path!r} the journal has {_named(known)}, and the code gives step {name!r}{self._where()}"
+            )
+        self.starts.append(Start(path, name, function, args, kwargs, self.consumed, retries))
+
+    def step_done(self, start: Start, result: Any = None, error: str | None = None, at: str = "") -> None:
+        """The outcome of a local step, for the next commit."""
+        record: dict[str, Any] = {"what": "step", "path": start.path, "name": start.name}
+        if error is not None:
+            record["error"] = error
+        else:
+            record["result"] = result
+        record["after"] = start.after
+        if at:
+            record["at"] = at
+        self.records.append(record)
+
+    # -- timers and signals
+
+    def _set_timer(self, handle: asyncio.TimerHandle) -> None:
+        path = self.path("timer")
+        self._timers[path] = handle
+        self._timer_paths[id(handle)] = path
+        due = int(handle.when() * 1000) + 1
+        self.command("timer", "timer", {"due": due}, Effect("timer", path, (due,)), path)
+
+    def _cancel_timer(self, handle: asyncio.TimerHandle) -> None:
+        path = self._timer_paths.pop(id(handle), None)
+        if path is not None and self._timers.pop(path, None) is not None:
+            self.effect("drop", path, ("timer",))
+
+    async def signal(self, name: str) -> Any:
+        """The next signal of that name: one that came before, or the next to come."""
+        waiting = self._signals.get(name)
+        if waiting:
+            return waiting.popleft()
+        waiter = _Waiter(name, self.loop.create_future())
+        self._waiters.append(waiter)
+        try:
+            return await waiter.future
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _signal(self, name: str, payload: Any) -> None:
+        for waiter in self._waiters:
+            if waiter.name == name and not waiter.future.done():
+                self._waiters.remove(waiter)
+                waiter.future.set_result(payload)
+                return
+        self._signals.setdefault(name, deque()).append(payload)
+
+    # -- the state of things
+
+    @property
+    def done(self) -> bool:
+        return self._root is not None and self._root.done()
+
+    def ending(self) -> tuple[str, Any]:
+        """How the finished coroutine ended: ('succeeded', JSON), ('failed' | 'cancelled', text) or ('again', input)."""
+        assert self._root is not None
+        try:
+            return "succeeded", codec.encode(self._root.result(), what="result of the run")
+        except asyncio.CancelledError as cancelled:
+            return "cancelled", str(cancelled) or "cancelled"
+        except Again as again:
+            return "again", again.fields
+        except NonDeterminism:
+            raise
+        except BaseException as error:
+            return "failed", f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+    def waiting_for(self) -> list[str]:
+        """What the run waits for, in words for people."""
+        words = [f"signal {waiter.name}" for waiter in self._waiters]
+        return words + sorted(self._pending) + sorted(self._timers)
+
+    def unread(self) -> list[tuple[str, Any]]:
+        """Signals that came and were not taken."""
+        return [(name, payload) for name, payloads in self._signals.items() for payload in payloads]
+
+    def _where(self) -> str:
+        """File and line in the workflow's own code, for an operator."""
+        task = asyncio.current_task(self.loop) if asyncio._get_running_loop() is self.loop else self._root
+        stack = task.get_stack(limit=1) if task is not None else []
+        return f" [{stack[-1].f_code.co_filename}:{stack[-1].f_lineno}]" if stack else ""
+
+    def close(self) -> None:
+        """Let go of the coroutine, without running any more of it than its `finally` blocks."""
+        self.loop.close()
+        if self._root is not None and not self._root.done():
+            self._root._log_destroy_pending = False  # type: ignore[attr-defined]
+            for task in asyncio.all_tasks(self.loop):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                coroutine = task.get_coro()
+                if isinstance(coroutine, Coroutine):
+                    try:
+                        coroutine.close()
+                    except (RuntimeError, Exception):
+                        continue
+
+
+def _named(record: dict[str, Any]) -> str:
+    return f"{record['what']} {record.get('name', '')!r}"
+
+
+def _error(record: dict[str, Any]) -> BaseException:
+    said = record.get("error") or record["state"]
+    match record["state"]:
+        case "cancelled":
+            return TaskCancelled(said, id=record["of"])
+        case "expired":
+            return TaskExpired(said, id=record["of"])
+        case _:
+            return StepFailed(said, path=record["of"])
+
+
+Begin = Callable[[Execution, dict[str, Any]], Awaitable[Any]]

@@ -1,0 +1,203 @@
+"""Runs on record: start, commit, deliver, act, read. Every change is one script; the journal is a list of readable JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streammesh import codec
+from streammesh.batch import Batch
+from streammesh.errors import RunConflict, RunNotFound
+from streammesh.execution import Effect
+from streammesh.keys import Keys, check_id, check_name
+from streammesh.store import Store
+
+__all__ = ["Commit", "Head", "Journal"]
+
+#: How long, in seconds, a finished run is kept.
+KEPT = 7 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one execution commits. ``then``: continue, park, succeeded, failed, cancelled, stuck or again; ``value`` goes with it."""
+
+    id: str
+    attempt: int
+    number: int
+    seen: int
+    then: str
+    value: str | bytes
+    records: Sequence[bytes]
+    effects: Sequence[Effect]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a run: every field as text."""
+
+    id: str
+    fields: Mapping[str, str]
+
+    @property
+    def state(self) -> str:
+        return self.fields.get("state", "")
+
+    @property
+    def workflow(self) -> str:
+        return self.fields.get("capability", "")
+
+    @property
+    def status(self) -> Any:
+        return codec.decode(self.fields["status"]) if "status" in self.fields else {}
+
+    @property
+    def open(self) -> dict[str, str]:
+        """Open commands: path -> what was set in motion."""
+        return {name[5:]: value for name, value in self.fields.items() if name.startswith("open ")}
+
+
+class Journal:
+    """The room of runs in one mesh."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+        self._commits: dict[str, list[Batch[Commit, list[str]]]] = {}
+        self._starts = [self._starting(shard) for shard in range(keys.shards)]
+
+    def _key(self, id: str) -> str:
+        return f"{self._keys.prefix(self._keys.shard_of(id))}run:{id}"
+
+    # -- for clients
+
+    def _starting(self, shard: int) -> Batch[list[Any], str]:
+        link = self._store.link("start")
+
+        async def send(items: list[list[Any]]) -> Sequence[str]:
+            args: list[Any] = [len(items)]
+            for item in items:
+                args += item
+            words: list[str] = await self._store.run("run_start", [self._keys.prefix(shard)], args, link)
+            return words
+
+        return Batch(send, limit=200)
+
+    async def start(
+        self,
+        workflow: str,
+        input: Mapping[str, Any],
+        *,
+        id: str,
+        version: int = 1,
+        on_conflict: str = "attach",
+        signals: Sequence[tuple[str, Any]] = (),
+        pairs: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Start a run; True when it is new, False when a run of that id was attached to. Raises RunConflict."""
+        check_name(workflow, "workflow")
+        check_id(id, "run id")
+        records = [codec.encode({"what": "signal", "name": name, "payload": payload}) for name, payload in signals]
+        flat = [item for pair in (pairs or {}).items() for item in pair]
+        word = await self._starts[self._keys.shard_of(id)].put(
+            [
+                id,
+                workflow,
+                version,
+                codec.encode(dict(input)),
+                on_conflict,
+                len(records),
+                *records,
+                len(flat) // 2,
+                *flat,
+            ]
+        )
+        if word.startswith("conflict"):
+            raise RunConflict(
+                f"run {id} is there already ({word.partition(' ')[2]}); use another id, or on_conflict='attach'"
+            )
+        return word == "ok"
+
+    async def deliver(self, id: str, what: str, name: str, payload: Any = None, signal_id: str = "") -> str:
+        """Deliver a signal or a cancellation; 'ok', 'duplicate' or 'closed'. Raises RunNotFound."""
+        word: str = await self._store.run(
+            "run_deliver", [self._keys.prefix(self._keys.shard_of(check_id(id, "run id")))],
+            [id, what, name, codec.encode(payload), signal_id],
+        )  # fmt: skip
+        return self._found(id, word)
+
+    async def act(self, id: str, verb: str, *, by: str = "client") -> str:
+        """terminate, pause or resume a run; 'ok', 'closed <state>' or 'unchanged <state>'. Raises RunNotFound."""
+        word: str = await self._store.run(
+            "run_act",
+            [self._keys.prefix(self._keys.shard_of(check_id(id, "run id")))],
+            [id, verb, by, int(KEPT * 1000)],
+        )
+        return self._found(id, word)
+
+    def _found(self, id: str, word: str) -> str:
+        if word == "missing":
+            raise RunNotFound(
+                f"there is no run {id}: never started in this mesh, or finished longer ago than its retention"
+            )
+        return word
+
+    async def head(self, id: str) -> Head:
+        """The head of a run. Raises RunNotFound."""
+        flat: list[str] = await self._store.command("HGETALL", self._key(check_id(id, "run id")))
+        if not flat:
+            self._found(id, "missing")
+        return Head(id, dict(zip(flat[::2], flat[1::2], strict=True)))
+
+    async def history(self, id: str) -> list[dict[str, Any]]:
+        """The journal of a run, oldest record first."""
+        texts: list[str] = await self._store.command("LRANGE", self._key(check_id(id, "run id")) + ":journal", 0, -1)
+        return [codec.decode(text, what="journal record", limit=64 * 1024 * 1024) for text in texts]
+
+    # -- for agents
+
+    async def commit(self, agent: str, commit: Commit) -> list[str]:
+        """Commit; the first word says how it went ('ok', 'more', 'fenced'), the rest are records told meanwhile.
+
+        Commits of many runs share round trips.
+        """
+        batches = self._commits.get(agent)
+        if batches is None:
+            batches = self._commits[agent] = [self._committing(shard, agent) for shard in range(self._keys.shards)]
+        return await batches[self._keys.shard_of(commit.id)].put(commit)
+
+    def _committing(self, shard: int, agent: str) -> Batch[Commit, list[str]]:
+        link = self._store.link("commit")
+
+        async def send(commits: list[Commit]) -> Sequence[list[str]]:
+            keys = [self._keys.prefix(shard)]
+            index: dict[str, int] = {}
+            args: list[Any] = [agent, len(commits)]
+            for one in commits:
+                args += (
+                    one.id,
+                    one.attempt,
+                    one.number,
+                    one.seen,
+                    one.then,
+                    one.value,
+                    int(KEPT * 1000),
+                    len(one.records),
+                    *one.records,
+                )
+                args.append(len(one.effects))
+                for effect in one.effects:
+                    rest = effect.args
+                    if effect.verb == "task":
+                        stream = str(rest[0])
+                        at = index.get(stream)
+                        if at is None:
+                            keys.append(stream)
+                            at = index[stream] = len(keys)
+                        rest = (at, *rest[1:])
+                    args += (effect.verb, effect.path, len(rest), *rest)
+            replies: list[list[str]] = await self._store.run("run_commit", keys, args, link)
+            return replies
+
+        return Batch(send, limit=200, weight=lambda one: sum(map(len, one.records)) + 200 * len(one.effects))

@@ -1,0 +1,112 @@
+#!lua
+-- Commits what executions have come to: journal records and their effects, and whether each goes on, parks or ends; for
+-- each run all or none.
+-- KEYS 1 prefix of the shard  2.. streams of step tasks that the effects name
+-- ARGV 1 agent  2 number of items, then for each: id, attempt, commit (a word that differs in each commit of the attempt),
+--      seen (journal records known), then (continue | park | succeeded | failed | cancelled | stuck | again), its value,
+--      retention ms, number of records, the records (JSON), number of effects, then for each: verb, path, number of
+--      arguments, the arguments
+--        task    index into KEYS, capability, task id, payload, when, then pairs     timer   ms since 1970
+--        drop    target ('task <id>' | 'timer' | 'child <id>' | 'wait')               wait    what for
+--        child   run id, workflow, version, input, close policy                      status  JSON
+-- Returns for each {word, records told meanwhile …}: 'ok' | 'more' (there is something unread: nothing was changed, read it
+--      and come again) | 'fenced' (no longer this attempt's run; nothing was changed)
+-- Fence: the head is running, owned by this agent, in this attempt. Safe to repeat: a commit that was applied answers 'ok'.
+-- Called by journal.Journal.commit
+local me = ARGV[1]
+local now = clock()
+local at = iso(now)
+local out = {}
+local i = 3
+
+-- Reads one item: moves i past it and returns its head, the place of its records and of its effects.
+local function item()
+  local h = i
+  local records = tonumber(ARGV[h + 7])
+  local e = h + 8 + records
+  local effects = tonumber(ARGV[e])
+  local p = e + 1
+  for _ = 1, effects do p = p + 3 + tonumber(ARGV[p + 2]) end
+  i = p
+  return h, records, e + 1, effects
+end
+
+local function effect(id, key, p)
+  local verb, path, count = ARGV[p], ARGV[p + 1], tonumber(ARGV[p + 2])
+  local a = p + 3
+  if verb == 'task' then
+    local extra = {'run', id, 'step', path}
+    for j = a + 5, a + count - 1 do extra[#extra + 1] = ARGV[j] end
+    redis.call('HSET', key, 'open ' .. path, 'task ' .. ARGV[a + 2])
+    local stream = KEYS[tonumber(ARGV[a])]
+    enqueue(stream, usable(stream), ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], extra, now, at)
+  elseif verb == 'timer' then
+    redis.call('HSET', key, 'open ' .. path, 'timer ' .. ARGV[a])
+    redis.call('ZADD', TAG .. 'due', ARGV[a], 'run ' .. id .. ' ' .. path)
+  elseif verb == 'wait' then
+    redis.call('HSET', key, 'open ' .. path, ARGV[a])
+  elseif verb == 'child' then
+    redis.call('HSET', key, 'open ' .. path, 'child ' .. ARGV[a] .. ' ' .. ARGV[a + 4])
+    local word = start(ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], 'attach', 0, 0, 0, now)
+    redis.call('HSET', TAG .. 'run:' .. ARGV[a], 'parent', id, 'path', path)
+    if word ~= 'ok' then report(ARGV[a], now) end
+  elseif verb == 'status' then
+    redis.call('HSET', key, 'status', ARGV[a])
+  elseif verb == 'drop' then
+    if redis.call('HDEL', key, 'open ' .. path) == 1 then release_command(id, path, ARGV[a], now) end
+  end
+  return a + count
+end
+
+for n = 1, tonumber(ARGV[2]) do
+  local h, records, p, effects = item()
+  local id, attempt, commit, seen, word = ARGV[h], ARGV[h + 1], ARGV[h + 2], tonumber(ARGV[h + 3]), ARGV[h + 4]
+  local key = TAG .. 'run:' .. id
+  local journal = key .. ':journal'
+  local r = redis.call('HMGET', key, 'state', 'agent', 'attempt', 'commit', 'committed_at', 'entry', 'capability', 'version')
+  if r[2] ~= me or r[3] ~= attempt then
+    out[n] = {'fenced'}
+  elseif r[4] == attempt .. '.' .. commit then
+    local before = tonumber(r[5])
+    local tail = before > seen and redis.call('LRANGE', journal, seen, before - 1) or {}
+    table.insert(tail, 1, 'ok')
+    out[n] = tail
+  elseif r[1] ~= 'running' then
+    out[n] = {'fenced'}
+  else
+    local tail = redis.call('LRANGE', journal, seen, -1)
+    if #tail > 0 and word ~= 'continue' then
+      table.insert(tail, 1, 'more')
+      out[n] = tail
+    else
+      for j = h + 8, h + 7 + records do redis.call('RPUSH', journal, ARGV[j]) end
+      for _ = 1, effects do p = effect(id, key, p) end
+      if records > 0 then redis.call('HDEL', key, 'deaths') end
+      if records > 0 or effects > 0 or word ~= 'continue' then
+        redis.call('HSET', key, 'commit', attempt .. '.' .. commit, 'committed_at', seen + #tail)
+      end
+      if word ~= 'continue' then
+        local stream = runs_of(r[7], r[8])
+        redis.call('XACK', stream, 'agents', r[6])
+        redis.call('XDEL', stream, r[6])
+        if word == 'park' then
+          redis.call('HSET', key, 'state', 'parked')
+        elseif word == 'stuck' then
+          redis.call('HSET', key, 'state', 'stuck', 'error', ARGV[h + 5])
+          event('run.stuck', 'run', id, 'workflow', r[7], 'msg', ARGV[h + 5], 'at', at)
+        elseif word == 'again' then
+          -- continue-as-new: the journal begins anew, with what was not read of the signals.
+          redis.call('DEL', journal)
+          for j = h + 8, h + 7 + records do redis.call('RPUSH', journal, ARGV[j]) end
+          redis.call('HINCRBY', key, 'generation', 1)
+          wake(id, r[7], r[8], now)
+        else
+          finish_run(id, word, ARGV[h + 5], ARGV[h + 6], now)
+        end
+      end
+      table.insert(tail, 1, 'ok')
+      out[n] = tail
+    end
+  end
+end
+return out

@@ -1,0 +1,267 @@
+"""What a workflow may do: the `Run` that its first parameter is.
+
+    @agent.workflow("digest")
+    async def digest(run: Run, folder: str) -> dict:
+        paths = await run.call("list-documents", folder=folder)
+        parts = await asyncio.gather(*(run.call("summarize", path=path) for path in paths))
+        return {"parts": parts}
+
+Plain asyncio is durable here: gather, wait, timeout, TaskGroup, sleep, Event, Queue, Lock and cancellation do the same
+thing again after a crash. Everything that touches the world outside is a step: `call` and `map` run on any agent, `step`
+runs here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+from streammesh import codec
+from streammesh.errors import ConfigError, InvalidPayload
+from streammesh.execution import Again, Effect, Execution
+from streammesh.keys import LANES, Keys, check_id, check_name
+
+__all__ = ["Run", "Saga", "Workflow"]
+
+#: Payloads up to so many bytes are written into the journal as well, for people who read it.
+SHOWN = 256
+#: The most characters of a task's or child's id.
+LONGEST_ID = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A coroutine function ``function(run, **input)`` under a name and a version."""
+
+    name: str
+    version: int
+    function: Callable[..., Awaitable[Any]]
+
+    @staticmethod
+    def make(name: str, version: int, function: Callable[..., Any]) -> Workflow:
+        """Check a workflow when it is declared. Raises ConfigError."""
+        check_name(name, "workflow")
+        if not inspect.iscoroutinefunction(function):
+            raise ConfigError(f"workflow {name!r}: expected an async def whose first parameter is the Run")
+        if not inspect.signature(function).parameters:
+            raise ConfigError(
+                f"workflow {name!r}: its first parameter must be the Run, as in async def {function.__name__}(run, …)"
+            )
+        if version < 1:
+            raise ConfigError(f"workflow {name!r}: version={version} is not usable; expected a whole number from 1")
+        return Workflow(name, version, function)
+
+    @property
+    def stream(self) -> str:
+        """Its word in ``{mesh}:runs:<workflow>``."""
+        return self.name if self.version == 1 else f"{self.name}@{self.version}"
+
+
+class Saga:
+    """Steps to undo what was done, run in reverse order if the block is left by an exception."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], Awaitable[Any]]] = []
+
+    def undo(self, step: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> None:
+        """Remember how to undo what has just been done: ``step`` is called as ``step(*args, **kwargs)`` and awaited."""
+        self._undo.append(lambda: step(*args, **kwargs))
+
+    async def _back(self) -> None:
+        while self._undo:
+            await self._undo.pop()()
+
+
+class Run:
+    """One run, as its workflow sees it. ``id`` is the run's id; ``attempt`` is not shown, because no result may depend on it."""
+
+    def __init__(self, execution: Execution, keys: Keys) -> None:
+        self._execution = execution
+        self._keys = keys
+        self.id = execution.id
+
+    # -- steps on any agent
+
+    async def call(
+        self,
+        capability: str,
+        payload: Mapping[str, Any] | None = None,
+        /,
+        *,
+        deadline: float | None = None,
+        priority: str = "normal",
+        to: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> Any:
+        """Run a task of a capability, on whichever agent takes it, and return its result; journaled.
+
+        Retries and timeouts are those of the capability. Raises StepFailed when the task could not be done, TaskCancelled,
+        TaskExpired. Cancelling the wait cancels the task.
+        """
+        if payload is not None and fields:
+            raise InvalidPayload("a payload and fields are both given; give one")
+        check_name(capability, "capability")
+        execution = self._execution
+        path = execution.path(capability)
+        body = codec.encode(dict(payload) if payload is not None else fields)
+        task = self._child_id(path)
+        extra: list[Any] = []
+        if deadline is not None:
+            extra += ("deadline", f"+{int(deadline * 1000)}")
+        if priority != "normal":
+            if priority not in LANES:
+                raise InvalidPayload(f"priority {priority!r} is not known; expected one of {', '.join(LANES)}")
+            extra += ("priority", priority)
+        if to:
+            extra += ("to", to)
+        extra += ("correlation", self.id)
+        for name, value in (headers or {}).items():
+            extra += (f"header.{check_id(name, 'header name')}", value)
+        shard = self._keys.shard_of(self.id)
+        stream = self._keys.inbox(to, shard) if to else self._keys.tasks(capability, priority, shard)
+        journal: dict[str, Any] = {"payload": codec.decode(body)} if len(body) <= SHOWN else {"bytes": len(body)}
+        execution.command(
+            "call", capability, journal, Effect("task", path, (stream, capability, task, body, "", *extra)), path
+        )
+        return await execution.outcome(path, (f"task {task}",))
+
+    async def map(self, capability: str, items: Iterable[Mapping[str, Any]], *, limit: int = 0) -> list[Any]:
+        """Run a task for each payload and return their results in order; ``limit`` bounds how many are open at once (0: all).
+
+        The first failure cancels what is still open and is raised.
+        """
+        gate = asyncio.Semaphore(limit) if limit else None
+
+        async def one(item: Mapping[str, Any]) -> Any:
+            if gate is None:
+                return await self.call(capability, item)
+            async with gate:
+                return await self.call(capability, item)
+
+        tasks = [asyncio.ensure_future(one(item)) for item in items]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
+
+    # -- steps here
+
+    async def step(
+        self, function: Callable[..., Any], *args: Any, at_most_once: bool = False, retries: int = 0, **kwargs: Any
+    ) -> Any:
+        """Run ``function(*args, **kwargs)`` in this process, outside the workflow's loop, and journal its result (any JSON).
+
+        An ``async def`` runs on the agent's loop, a ``def`` in a thread. Recorded once it is done: after a crash in the
+        middle it runs again, or raises StepInDoubt with ``at_most_once``. Raises StepFailed when the function raises.
+        """
+        name = getattr(function, "__name__", "step")
+        execution = self._execution
+        path = execution.path(name)
+        execution.local(path, name, function, args, kwargs, at_most_once, retries)
+        return await execution.outcome(path)
+
+    # -- time, chance, waiting
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, for a second or a year; nothing is held in memory meanwhile."""
+        await asyncio.sleep(seconds)
+
+    async def sleep_until(self, when: datetime) -> None:
+        """Sleep until a point in time (with a time zone)."""
+        if when.tzinfo is None:
+            raise InvalidPayload(f"{when.isoformat()} has no time zone; use datetime.now(UTC) or .astimezone()")
+        await asyncio.sleep(max(0.0, when.timestamp() - self._execution.loop.now))
+
+    def now(self) -> datetime:
+        """The time of the last thing that happened to the run: the same in every replay."""
+        return datetime.fromtimestamp(self._execution.loop.now, UTC)
+
+    def random(self) -> random.Random:
+        """A generator of its own for this place in the code, seeded by the run: the same in every replay."""
+        return random.Random(f"{self.id}/{self._execution.path('random')}")
+
+    def uuid(self) -> uuid.UUID:
+        """An id that is the same in every replay."""
+        return uuid.uuid5(uuid.NAMESPACE_URL, f"streammesh:{self.id}/{self._execution.path('uuid')}")
+
+    async def signal(self, name: str, timeout: float | None = None) -> Any:
+        """The next signal of that name: its payload. Signals wait for their reader, in order; TimeoutError after ``timeout`` s."""
+        if timeout is None:
+            return await self._execution.signal(name)
+        async with asyncio.timeout(timeout):
+            return await self._execution.signal(name)
+
+    # -- other runs
+
+    async def child(
+        self,
+        workflow: str,
+        /,
+        *,
+        id: str | None = None,
+        version: int = 1,
+        wait: bool = True,
+        close: str = "cancel",
+        **input: Any,
+    ) -> Any:
+        """Start a child run; wait for its result, or return its id with ``wait=False``.
+
+        ``close`` says what happens to it when this run ends first: cancel, terminate or abandon. Raises StepFailed.
+        """
+        if close not in ("cancel", "terminate", "abandon"):
+            raise InvalidPayload(f"close={close!r} is not known; expected cancel, terminate or abandon")
+        check_name(workflow, "workflow")
+        execution = self._execution
+        path = execution.path(workflow)
+        child = f"{self.id}:{check_id(id)}" if id else self._child_id(path)
+        body = codec.encode(input)
+        execution.command(
+            "child", workflow, {"run": child}, Effect("child", path, (child, workflow, version, body, close)), path
+        )
+        if not wait:
+            return child
+        return await execution.outcome(path, (f"child {child} {close}",))
+
+    def continue_as_new(self, **input: Any) -> NoReturn:
+        """End this execution and go on with a new input and an empty journal, under the same id; unread signals come along."""
+        raise Again(input)
+
+    # -- the rest
+
+    def patched(self, id: str) -> bool:
+        """True where the code may take its new branch: in runs that had not yet come this far when it was changed."""
+        execution = self._execution
+        path = f"patched.{check_id(id, 'patch id')}"
+        return execution.mark(path, id)
+
+    def set_status(self, **fields: Any) -> None:
+        """Set fields that can be read from outside without waking the run."""
+        self._execution.status.update(fields)
+        self._execution.effect("status", "status", (codec.encode(self._execution.status, what="status"),))
+
+    @asynccontextmanager
+    async def saga(self) -> AsyncIterator[Saga]:
+        """``async with run.saga() as saga``: if the block is left by an exception, what ``saga.undo`` remembers runs in reverse."""
+        saga = Saga()
+        try:
+            yield saga
+        except BaseException:
+            # Undoing is shielded from a second cancellation: half an undo is worse than none.
+            await asyncio.shield(asyncio.ensure_future(saga._back()))
+            raise
+
+    def _child_id(self, path: str) -> str:
+        id = f"{self.id}:{path}"
+        if len(id) > LONGEST_ID:
+            id = f"{self.id[:90]}:{uuid.uuid5(uuid.NAMESPACE_URL, id).hex}"
+        return id
