@@ -1,19 +1,21 @@
-"""streammesh: durable tasks for plain Python processes, on nothing but Redis Streams.
+"""streammesh: durable tasks and runs for plain Python processes, on nothing but Redis Streams.
 
 General layout, from the bottom up; imports only go down:
 
     errors keys             the error tree; every key
     codec settings moments  JSON with limits; where the server is; points in time
     record                  what a task's record says
+    loop execution          a loop on which a workflow runs the same way every time; one execution against its journal
     connections embedded    connections by URL; a server from a wheel
+    workflow                what a workflow may do: Run
     store batch             the door to the server (lua/ holds the scripts); coalescing
     replies results         waiting without polling; what became of tasks
-    tasks registry timers messages dead     one room for each kind of thing in the server
-    sweep status            the repairing pass; read-only numbers
+    tasks registry timers messages dead journal     one room for each kind of thing in the server
+    sweep status runs       the repairing pass; read-only numbers; a handle on a run
     listing causes checkup  tasks in a list; why one is not running; is all this fit for work
     mesh                    the client: all rooms together
     sync                    the same for plain scripts
-    handlers claims pulse perform answers serving agent    the worker process
+    handlers lanes claims pulse perform activate answers listening serving agent    the worker process
     cli testing             the command line; the pytest plugin
 
 The names below are loaded when they are first used, so that `streammesh --version` need not wait for a Redis client.
@@ -31,7 +33,9 @@ if _typing.TYPE_CHECKING:
     from streammesh.messages import Message
     from streammesh.record import Record, State
     from streammesh.registry import AgentInfo
+    from streammesh.runs import RunHandle
     from streammesh.tasks import Task
+    from streammesh.workflow import Run
 
 __all__ = [
     "Agent",

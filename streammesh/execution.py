@@ -70,7 +70,7 @@ class Execution:
 
     def __init__(self, id: str, begin: Callable[[Execution, dict[str, Any]], Coroutine[Any, Any, Any]]) -> None:
         self.id = id
-        self.loop = RunLoop(id, self._set_timer, self._cancel_timer)
+        self.loop = RunLoop(id, self._set_timer, self._cancel_timer)  # type: ignore[abstract]
         self._begin = begin
         self._root: RunTask | None = None
         #: How many journal records have been read.

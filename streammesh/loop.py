@@ -91,17 +91,19 @@ class RunLoop(asyncio.AbstractEventLoop):
 
     # -- what asyncio needs
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self.now + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
@@ -164,53 +166,33 @@ class RunLoop(asyncio.AbstractEventLoop):
             f"a workflow cannot {what}: it would not happen again in the same way after a crash; do it in run.step(…) or a capability"
         )
 
-    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.Handle:
         self._refuse("be called from a thread")
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
-        self._refuse("use threads or executors")
 
-    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("open a connection")
+#: What a workflow may not do, and the methods of the loop by which it would.
+_REFUSED = {
+    "use threads or executors": ("run_in_executor",),
+    "open a connection or use a socket": (
+        "create_connection", "create_unix_connection", "create_datagram_endpoint", "sock_connect", "sock_recv", "sock_sendall",
+        "add_reader", "add_writer",
+    ),
+    "listen on a socket": ("create_server", "create_unix_server"),
+    "start a process": ("subprocess_exec", "subprocess_shell"),
+    "ask the network": ("getaddrinfo", "getnameinfo"),
+    "handle signals of the process": ("add_signal_handler",),
+}  # fmt: skip
 
-    async def create_unix_connection(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("open a connection")
 
-    async def create_server(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("listen on a socket")
+def _refusing(what: str) -> Callable[..., NoReturn]:
+    def refuse(self: RunLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        self._refuse(what)
 
-    async def create_unix_server(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("listen on a socket")
+    return refuse
 
-    async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("use a socket")
 
-    async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("start a process")
-
-    async def subprocess_shell(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("start a process")
-
-    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("ask the network")
-
-    async def getnameinfo(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("ask the network")
-
-    async def sock_connect(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("use a socket")
-
-    async def sock_recv(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("use a socket")
-
-    async def sock_sendall(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("use a socket")
-
-    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> Any:
-        self._refuse("watch a file descriptor")
-
-    def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> Any:
-        self._refuse("watch a file descriptor")
-
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
-        self._refuse("handle signals of the process")
+for _what, _names in _REFUSED.items():
+    for _name in _names:
+        setattr(RunLoop, _name, _refusing(_what))

@@ -25,8 +25,8 @@ from streammesh.answers import answers
 from streammesh.claims import Claims
 from streammesh.errors import MeshError, ServerFull
 from streammesh.handlers import Handler
-from streammesh.keys import GROUP
 from streammesh.lanes import Lanes, Wakes
+from streammesh.listening import Listening
 from streammesh.mesh import Mesh
 from streammesh.perform import Performer
 from streammesh.pulse import Pulse, Renewal
@@ -76,7 +76,6 @@ class Serving:
         self._next_due = asyncio.Event()
         self._due_at = float("inf")
         self._loop = asyncio.get_running_loop()
-        self._heard: set[asyncio.Task[None]] = set()
         #: Passes of the sweep so far, and tasks fired by this agent.
         self.sweeps = self.fired = 0
         self.id = ""
@@ -92,8 +91,8 @@ class Serving:
         self.performer = Performer(mesh, self.id, self._handlers, self._listeners, self._slots)
         self.performer.offset = now - time.monotonic() * 1000
         self.performer.put_off = self._put_off
-        lanes = Lanes(mesh.keys, self.id, tuple(self._handlers))
-        self.claims = Claims(mesh, self.id, lanes, self._slots, self._lease, self.performer.start)
+        self.lanes = Lanes(mesh.keys, self.id, tuple(self._handlers))
+        self.claims = Claims(mesh, self.id, self.lanes, self._slots, self._lease, self.performer.start)
         self.performer.claims = self.claims
         self.desks = [self.claims]
         if self._workflows:
@@ -105,16 +104,13 @@ class Serving:
             self.desks.append(self.wakes)
         for shard in range(mesh.keys.shards):
             streams = [(mesh.keys.tasks(name, "normal", shard), name) for name in self._handlers]
+            streams += [(mesh.keys.runs(name, shard), f"run {name}") for name in self._workflows]
             await mesh.registry.open_streams(shard, [*streams, (mesh.keys.inbox(self.id, shard), "")], self.id)
-            for name in self._workflows:
-                with contextlib.suppress(MeshError):  # BUSYGROUP: it is there
-                    await mesh.store.command(
-                        "XGROUP", "CREATE", mesh.keys.runs(name, shard), GROUP, "0", "MKSTREAM", patient=False
-                    )
         with contextlib.suppress(ServerFull):  # only people read it, and what a full server needs is agents
             for name, handler in self._handlers.items():
                 await mesh.registry.describe(name, handler.card())
-        cursors = [await self._last(mesh.keys.control), await self._last(mesh.keys.broadcast)]
+        listening = Listening(mesh, self.id, self._listeners, self.performer, self._obey)
+        await listening.begin()
         await self.claims.find_lanes()
         self.claims.pause(await mesh.registry.paused(self._handlers))
         self._state = "ready"
@@ -131,7 +127,7 @@ class Serving:
         ]
         others = [
             asyncio.create_task(self._supervised("tend", self._tend)),
-            asyncio.create_task(self._supervised("listen", lambda: self._listen(cursors))),
+            asyncio.create_task(self._supervised("listen", listening.loop)),
         ]
         try:
             if burst:
@@ -241,7 +237,7 @@ class Serving:
     def _card(self) -> Card:
         busy = self.claims.running if hasattr(self, "claims") else 0
         fields: dict[str, str | int | float] = {
-            "state": self._state, "slots": self._slots, "busy": busy, "types": " ".join(sorted(self._listeners)),
+            "state": self._state, "slots": self._slots, "busy": busy, "types": " ".join(sorted(self._listeners)), "workflows": " ".join(sorted(self._workflows)),
             "host": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version(),
         }  # fmt: skip
         return Card(self._name, self._boot, self._lease, tuple(self._handlers), fields)
@@ -316,72 +312,6 @@ class Serving:
             self._due_at = at
             self._next_due.set()
 
-    async def _last(self, stream: str) -> str:
-        """The newest entry's id: what comes after it is for us."""
-        newest = await self._mesh.store.command("XREVRANGE", stream, "+", "-", "COUNT", 1)
-        return str(newest[0][0]) if newest else "0-0"
-
-    async def _listen(self, cursors: list[str]) -> None:
-        """Control and broadcast, from where we joined."""
-        store, keys = self._mesh.store, self._mesh.keys
-        link = store.link("listen")
-        names = (keys.control, keys.broadcast)
-        while True:
-            got = await store.command(
-                "XREAD",
-                "COUNT",
-                100,
-                "BLOCK",
-                int(BLOCK * 1000),
-                "STREAMS",
-                *names,
-                *cursors,
-                link=link,
-                timeout=BLOCK + 3,
-            )
-            if not got and not store.genuine:
-                got = await store.command("XREAD", "COUNT", 100, "STREAMS", *names, *cursors, link=link)
-            for stream, entries in got or ():
-                which = names.index(stream)
-                if which == 1 and len(entries) >= 100:
-                    await self._check_gap(cursors[1])
-                for entry, flat in entries:
-                    fields = dict(zip(flat[::2], flat[1::2], strict=True))
-                    if which == 0:
-                        await self._obey(fields)
-                    else:
-                        self._hear(fields)
-                    cursors[which] = entry
-
-    async def _check_gap(self, cursor: str) -> None:
-        """A reader that fell behind the retention of the broadcast is told so."""
-        first = await self._mesh.store.command("XRANGE", self._mesh.keys.broadcast, "-", "+", "COUNT", 1)
-        if cursor != "0-0" and first and _order(first[0][0]) > _order(cursor):
-            kept = await self._mesh.store.command("XRANGE", self._mesh.keys.broadcast, cursor, cursor)
-            if not kept:
-                _log.warning("agent=%s broadcast messages after %s may have been trimmed unread", self.id, cursor)
-                self._hear(
-                    {
-                        "type": "broadcast.gap",
-                        "payload": f'{{"after":"{cursor}","first":"{first[0][0]}"}}',
-                        "id": cursor,
-                    }
-                )
-
-    def _hear(self, fields: Mapping[str, str]) -> None:
-        if fields.get("type") not in self._listeners:
-            return
-
-        async def hear() -> None:
-            try:
-                await self.performer.hear(fields)
-            except Exception:
-                _log.exception("agent=%s broadcast %s failed", self.id, fields.get("type"))
-
-        heard = asyncio.create_task(hear())
-        self._heard.add(heard)
-        heard.add_done_callback(self._heard.discard)
-
     async def _obey(self, act: Mapping[str, str]) -> None:
         match act.get("type"):
             case "cancel" if act.get("agent") == self.id:
@@ -392,9 +322,7 @@ class Serving:
             case "pause" | "resume":
                 capability = act.get("capability", "")
                 paused = await self._mesh.store.command("HGET", self._mesh.keys.cap(capability), "paused")
-                self.claims.pause(
-                    self.claims.lanes.paused | {capability} if paused else self.claims.lanes.paused - {capability}
-                )
+                self.claims.pause(self.lanes.paused | {capability} if paused else self.lanes.paused - {capability})
 
     # -- what the heartbeat brings
 
@@ -448,8 +376,3 @@ class Serving:
             )
             held.stopping = "lost"
             held.work.cancel()
-
-
-def _order(entry: str) -> tuple[int, int]:
-    ms, _, seq = entry.partition("-")
-    return int(ms), int(seq or 0)

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Makes sure that an agent's streams and their groups exist.
 -- KEYS 1 prefix of the shard  2.. streams
--- ARGV for each stream: its capability, or '' for the agent's inbox; then the agent
+-- ARGV for each stream: its capability, '' for the agent's inbox, or 'run <workflow>'; then the agent
 -- Returns 'ok'
 -- Called by registry.Registry.open_streams
 for s = 2, #KEYS do
@@ -10,6 +10,8 @@ for s = 2, #KEYS do
   if made.err and not string.find(tostring(made.err), 'BUSYGROUP') then return redis.error_reply(tostring(made.err)) end
   if capability == '' then
     redis.call('ZADD', TAG .. 'inboxes', 'NX', text(clock()), ARGV[#ARGV])
+  elseif string.sub(capability, 1, 4) == 'run ' then
+    redis.call('SADD', TAG .. 'workflows', string.sub(capability, 5))
   else
     redis.call('SADD', TAG .. 'caps', capability)
   end
