@@ -160,7 +160,7 @@ class _Activation:
             self._id, self._held.attempt, self._number, execution.seen, then, value,
             [codec.encode(record, what="journal record") for record in written], effects,
         )  # fmt: skip
-        word, *tail = await self._mesh.journal.commit(self._a._me, commit)
+        word, *tail = await self._send(commit)
         if word == "fenced":
             return word, False
         if word == "more":
@@ -174,6 +174,13 @@ class _Activation:
             execution.committed(records)
             self._check_length()
         return word, bool(tail) or any(record["what"] == "step" for record in records)
+
+    async def _send(self, commit: Commit) -> list[str]:
+        self._held.settling = True
+        try:
+            return await self._mesh.journal.commit(self._a._me, commit)
+        finally:
+            self._held.settling = False
 
     def _begin_again(self, fields: dict[str, Any]) -> dict[str, Any]:
         execution = self._execution
@@ -208,7 +215,7 @@ class _Activation:
     async def _commit_stuck(self, why: str) -> str:
         self._number += 1
         commit = Commit(self._id, self._held.attempt, self._number, self._execution.seen, "stuck", why, [], [])
-        word, *tail = await self._mesh.journal.commit(self._a._me, commit)
+        word, *tail = await self._send(commit)
         self._execution.seen += len(tail)
         return word
 

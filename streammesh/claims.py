@@ -48,6 +48,8 @@ class Held:
     capability: str
     fields: dict[str, str]
     work: asyncio.Task[None] | None = None
+    #: Whether its outcome is on its way: then it is not lost, when the server no longer has it as running.
+    settling: bool = False
     #: The journal, where the id is 'run <id>'.
     journal: list[str] = field(default_factory=list)
     #: Why it is being stopped: '' (it is not), 'cancel', 'lost', 'release'.

@@ -85,6 +85,7 @@ class Execution:
         self._expected: deque[dict[str, Any]] = deque()
         self._settled = -1
         self._replaying = False
+        self._cancelled_by = ""
         self._given: set[str] = set()
         self._pending: dict[str, asyncio.Future[Any]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -152,8 +153,9 @@ class Execution:
             case "signal":
                 self._signal(record["name"], record["payload"])
             case "cancel":
+                self._cancelled_by = record["by"]
                 if self._root is not None and not self._root.done():
-                    self._root.cancel(f"cancelled by {record['by']}")
+                    self._root.cancel()
         self._settle()
 
     def _settle(self) -> None:
@@ -336,7 +338,9 @@ class Execution:
         try:
             return "succeeded", codec.encode(self._root.result(), what="result of the run")
         except asyncio.CancelledError as cancelled:
-            return "cancelled", str(cancelled) or "cancelled"
+            return "cancelled", f"cancelled by {self._cancelled_by}" if self._cancelled_by else str(
+                cancelled
+            ) or "cancelled"
         except Again as again:
             return "again", again.fields
         except NonDeterminism:

@@ -370,7 +370,14 @@ class Serving:
     def _lose(self, id: str, attempt: int) -> None:
         held = next((found for desk in self.desks if (found := desk.find(id))), None)
         # A task that has just been settled is not lost: it is on its way out.
-        if held and held.attempt == attempt and held.work and not held.work.done() and not held.stopping:
+        if (
+            held
+            and held.attempt == attempt
+            and held.work
+            and not held.work.done()
+            and not held.stopping
+            and not held.settling
+        ):
             _log.warning(
                 "agent=%s task=%s attempt=%d is lost to another attempt, stopping it", self.id, id, held.attempt
             )
