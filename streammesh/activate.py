@@ -134,7 +134,7 @@ class _Activation:
                 if self._take_nudges():
                     continue
                 if not await self._wait():
-                    word, _ = await self._commit("park", "")
+                    word, _ = await self._commit("park", self._execution.wanted())
                     if word != "more":
                         return
                 peek = self._missed()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from streammesh.keys import GROUP, LANES, Keys
 from streammesh.moments import duration
 from streammesh.registry import Registry
+from streammesh.runlist import RunList
 from streammesh.status import Overview, Status, fields_of
 from streammesh.store import Store
 
@@ -202,6 +203,7 @@ async def examine_mesh(store: Store, keys: Keys) -> list[Finding]:
         *_agents(seen),
         *await _sweep(store, keys, seen),
         *_work(seen),
+        *await _runs(store, keys),
         *await _streams(store, keys, seen),
     ]
 
@@ -242,6 +244,22 @@ def _work(seen: Overview) -> list[Finding]:
         if one.dead:
             found.append(Finding("dead letters", "note", f"{one.dead} of {one.capability}", f"streammesh dead ls --capability {one.capability}"))  # fmt: skip
     return found or [Finding("work", "ok", "nothing waits for nobody, no dead letters")]
+
+
+async def _runs(store: Store, keys: Keys) -> list[Finding]:
+    """Runs that do not move by themselves; nothing where there are none."""
+    seen = await RunList(store, keys).numbers()
+    found = [
+        Finding("nobody", "fault", f"{count} runs wait for {name}, which no live agent has", f"start an agent with {name.replace('@', ' version ')}, or look for a typo in the name")
+        for name, count in seen.nobody.items()
+    ]  # fmt: skip
+    if seen.states["stuck"]:
+        found.append(Finding("stuck runs", "fault", f"{seen.states['stuck']}: their code does not fit their journal, or kills its agents", "streammesh run ls --status stuck"))  # fmt: skip
+    if seen.states["paused"]:
+        found.append(Finding("paused runs", "note", f"{seen.states['paused']}", "streammesh run ls --status paused"))
+    if seen.any and not found:
+        found.append(Finding("runs", "ok", ", ".join(f"{count} {state}" for state, count in seen.states.items() if count)))  # fmt: skip
+    return found
 
 
 async def _streams(store: Store, keys: Keys, seen: Overview) -> list[Finding]:

@@ -348,10 +348,10 @@ class Execution:
         except BaseException as error:
             return "failed", f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
-    def waiting_for(self) -> list[str]:
-        """What the run waits for, in words for people."""
-        words = [f"signal {waiter.name}" for waiter in self._waiters]
-        return words + sorted(self._pending) + sorted(self._timers)
+    def wanted(self) -> str:
+        """The names of the signals that are waited for, as JSON; '' for none."""
+        names = sorted({waiter.name for waiter in self._waiters})
+        return codec.encode(names).decode() if names else ""
 
     def unread(self) -> list[tuple[str, Any]]:
         """Signals that came and were not taken."""

@@ -104,6 +104,9 @@ class Keys:
     def runs(self, stream: str, shard: int = 0) -> str:
         return f"{self.prefix(shard)}runs:{stream}"
 
+    def workflows(self, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}workflows"
+
     def run(self, id: str) -> str:
         return f"{self.prefix(self.shard_of(id))}run:{id}"
 

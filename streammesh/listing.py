@@ -109,7 +109,7 @@ class Listing:
     async def _delayed(self, found: dict[str, Record], limit: int) -> None:
         for shard in range(self._keys.shards):
             members = await self._store.command("ZRANGE", self._keys.due(shard), 0, limit - 1)
-            await self._read(found, [str(member).partition(":")[2] for member in members], {})
+            await self._read(found, [m.partition(":")[2] for m in members if m.startswith("task:")], {})
 
     async def _scan(
         self, found: dict[str, Record], states: Collection[State], capability: str | None, limit: int

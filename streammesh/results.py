@@ -74,7 +74,8 @@ class Results:
                     answer = await self._ask(id)
         except TimeoutError:
             raise ResultTimeout(
-                f"task {id} has no outcome after {timeout} s; it goes on, ask again by its id", id=id
+                f"{id if id.startswith('run ') else f'task {id}'} has no outcome after {timeout} s; it goes on, ask again by its id",
+                id=id,
             ) from None
         finally:
             self._replies.forget(id, future)

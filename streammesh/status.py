@@ -179,11 +179,13 @@ class Status:
             size, members = await self._store.commands(
                 [("ZCARD", due), ("ZRANGE", due, 0, DELAYED_SEEN - 1, "WITHSCORES")]
             )
-            total += int(size)
-            if members:
-                first = max(0.0, (float(members[1]) - now) / 1000)
+            # Timers of runs are due there as well.
+            tasks = [(str(m), due) for m, due in zip(members[::2], members[1::2], strict=True) if m.startswith("task:")]
+            total += int(size) - (len(members) // 2 - len(tasks))
+            if tasks:
+                first = max(0.0, (float(tasks[0][1]) - now) / 1000)
                 soonest = first if soonest is None else min(soonest, first)
-            ids = [str(member).partition(":")[2] for member in members[::2]]
+            ids = [member.partition(":")[2] for member, _ in tasks]
             for start in range(0, len(ids), 1000):
                 some = ids[start : start + 1000]
                 replies = await self._store.commands([("HGET", self._keys.task(id), "capability") for id in some])

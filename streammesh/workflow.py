@@ -28,7 +28,7 @@ from streammesh.errors import ConfigError, InvalidPayload
 from streammesh.execution import Again, Effect, Execution
 from streammesh.keys import LANES, Keys, check_id, check_name
 
-__all__ = ["Run", "Saga", "Workflow"]
+__all__ = ["Run", "Saga", "Workflow", "child_id"]
 
 #: Payloads up to so many bytes are written into the journal as well, for people who read it.
 SHOWN = 256
@@ -261,7 +261,12 @@ class Run:
             raise
 
     def _child_id(self, path: str) -> str:
-        id = f"{self.id}:{path}"
-        if len(id) > LONGEST_ID:
-            id = f"{self.id[:90]}:{uuid.uuid5(uuid.NAMESPACE_URL, id).hex}"
-        return id
+        return child_id(self.id, path)
+
+
+def child_id(run: str, path: str) -> str:
+    """The id of the task or child that the command at ``path`` of the run makes."""
+    id = f"{run}:{path}"
+    if len(id) > LONGEST_ID:
+        id = f"{run[:90]}:{uuid.uuid5(uuid.NAMESPACE_URL, id).hex}"
+    return id

@@ -86,6 +86,7 @@ def _json(one: AgentInfo) -> dict[str, Any]:
         "id": one.id, "state": one.state, "name": one.name, "busy": one.busy, "slots": one.slots,
         "beat_seconds_ago": round(one.age, 3), **{name: text for name, text in fields.items() if name not in ("busy", "slots")},
         "lease": float(one.fields.get("lease", 0)), "capabilities": list(one.capabilities), "types": list(one.types),
+        "workflows": one.fields.get("workflows", "").split(),
     }  # fmt: skip
 
 
@@ -99,7 +100,7 @@ async def show(mesh: Mesh, out: Output, agent: str) -> None:
         out.object({**_json(one), "holds": holds})
         return
     now = await mesh.status.now_ms()
-    first = ("state", "name", "epoch", "busy", "slots", "lease", "capabilities", "types")
+    first = ("state", "name", "epoch", "busy", "slots", "lease", "capabilities", "workflows", "types")
     rest = sorted(name for name in one.fields if name not in first and name != "boot")
     pairs = [(name, one.fields.get(name)) for name in (*first, *rest)]
     shown = [(name, out.moment(text, now) if name.endswith("_at") else text) for name, text in pairs]

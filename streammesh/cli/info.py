@@ -15,6 +15,7 @@ from streammesh.moments import duration
 
 if TYPE_CHECKING:
     from streammesh.mesh import Mesh
+    from streammesh.runlist import RunNumbers
     from streammesh.status import CapabilityStatus, Overview, Rates
 
 __all__ = ["info_command", "top_command"]
@@ -27,6 +28,8 @@ HEADS = ("CAPABILITY", "WAITING", "RUNNING", "DELAYED", "DEAD", "OLDEST", "IN/s"
 @click.option("--all", "everything", is_flag=True, help="Also capabilities with nothing to do and nobody to do it.")
 async def info(mesh: Mesh, out: Output, sample: float, everything: bool) -> None:
     """One screen: server, agents, and how every capability is doing."""
+    from streammesh.runlist import RunList
+
     first = await mesh.status.overview()
     if sample and first.capabilities:
         await asyncio.sleep(sample)
@@ -35,8 +38,10 @@ async def info(mesh: Mesh, out: Output, sample: float, everything: bool) -> None
     else:
         second, rates = first, None
     server = await server_of(mesh)
+    runs = await RunList(mesh.store, mesh.keys).numbers()
     if out.json:
-        out.object(as_json(mesh, server, second, rates))
+        numbers = {"runs": {**runs.states, "nobody": dict(runs.nobody), "complete": runs.complete}}
+        out.object(as_json(mesh, server, second, rates) | numbers)
         return
     if out.quiet:
         for one in second.capabilities:
@@ -46,10 +51,25 @@ async def info(mesh: Mesh, out: Output, sample: float, everything: bool) -> None
     shown = [one for one in second.capabilities if everything or not one.idle]
     if shown:
         out.table(HEADS, [row(one, rates) for one in shown], right=HEADS[1:9])
-    else:
+    elif not runs.any:
         out.line("nothing here yet: start an agent (streammesh agent --app …) or enqueue a task (streammesh enqueue …)")
     if tail := footer(second):
         out.line(tail)
+    if runs.any:
+        out.line(runs_line(runs))
+
+
+def runs_line(runs: RunNumbers) -> str:
+    """``runs: 2 running · 120 parked · 4 queued (! 1 digest@2, which no live agent has) · 1 stuck``"""
+    nobody = ", ".join(f"{count} {name}" for name, count in runs.nobody.items())
+    remarks = {"queued": f" (! {nobody}, which no live agent has)" if nobody else ""}
+    more = "" if runs.complete else "+"
+    parts = [
+        f"{runs.states[state]}{more if state in ('parked', 'paused', 'stuck') else ''} {state}{remarks.get(state, '')}"
+        for state in ("running", "parked", "queued", "paused", "stuck")
+        if runs.states[state] or state != "paused"
+    ]
+    return "runs: " + " · ".join(parts)
 
 
 async def server_of(mesh: Mesh) -> dict[str, Any]:

@@ -26,6 +26,9 @@ ASK = {
     "tasks": ["XLEN {key}", "XPENDING {key} agents", "XRANGE {key} - + COUNT 3"],
     "inbox": ["XLEN {key}"],
     "task": ["HGETALL {key}", "TTL {key}"],
+    "run": ["HGETALL {key}", "TTL {key}"],
+    "runs": ["XLEN {key}", "XPENDING {key} agents", "XRANGE {key} - + COUNT 3"],
+    "workflows": ["SMEMBERS {key}"],
     "due": ["ZRANGE {key} 0 9 WITHSCORES"],
     "dead": ["XRANGE {key} - + COUNT 3"],
     "inboxes": ["ZRANGE {key} 0 -1 WITHSCORES"],
@@ -40,6 +43,8 @@ ASK = {
     "broadcast": ["XREVRANGE {key} + - COUNT 5"],
     "control": ["XREVRANGE {key} + - COUNT 5"],
 }
+#: The same for the keys that are told apart by how they end.
+ENDS = {"<capability>:agents": ["SMEMBERS {key}"], "<id>:journal": ["LRANGE {key} 0 -1"]}
 
 
 def redis_cli(url: str) -> str:
@@ -79,13 +84,11 @@ async def keys(mesh: Mesh, out: Output, word: str | None) -> None:
         if word and word not in key:
             continue
         key = key.replace("{mesh}", f"{{{mesh.namespace}}}")
-        example = key.replace("agent:<id>", "agent:<agent>")
+        example = key.replace("agent:<id>", "agent:<agent>").replace("run:<id>", "run:<run>")
         for name, real in named.items():
             example = example.replace(f"<{name}>", real)
-        asks = (
-            ASK[key.partition("}:")[2].partition(":")[0]]
-            if not key.endswith("<capability>:agents")
-            else ["SMEMBERS {key}"]
+        asks = next(
+            (asks for end, asks in ENDS.items() if key.endswith(end)), ASK[key.partition("}:")[2].partition(":")[0]]
         )
         lines = [f"{cli} {ask.format(key=shlex.quote(example))}" for ask in asks] if cli else []
         listed.append({"key": key, "type": kind, "about": about, "lines": lines})
@@ -125,22 +128,30 @@ def _cookbook(mesh: Mesh, cli: str, named: dict[str, str]) -> list[tuple[str, st
         ("The same from a file, whatever it holds", f"echo '{{}}' | {cli} -x XADD {stream} '*' payload"),
         ("How much is unfinished", f"{cli} XLEN {stream}"),
         ("Who has what, and for how long", f"{cli} XPENDING {stream} agents - + 10"),
+        (
+            "Start a run by hand: `payload` is its input",
+            f"{cli} XADD {shlex.quote(mesh.keys.runs(named['workflow']))} '*' payload '{{}}'",
+        ),
         ("Every key of this mesh", f"{cli} --scan --pattern {shlex.quote(mesh.keys.prefix() + '*')}"),
     ]
 
 
 async def _names(mesh: Mesh) -> dict[str, str]:
-    """A real capability, agent and task to put into the examples, where there is one."""
+    """A real capability, agent, task and run to put into the examples, where there is one."""
     from streammesh.listing import Listing
     from streammesh.record import State
+    from streammesh.runlist import STATES, RunList, stream_of
 
     seen = await mesh.status.overview()
     busiest = sorted(seen.capabilities, key=lambda one: (-(one.waiting + one.running), -one.agents, one.capability))
     capability = busiest[0].capability if busiest else "summarize"
+    runs = RunList(mesh.store, mesh.keys)
+    started = (await runs.runs(STATES, limit=1)).runs
     newest = (await Listing(mesh.store, mesh.keys).tasks(set(State), limit=1)).records
     return {
         "capability": capability, "agent": seen.agents[0].id if seen.agents else "reader.1",
         "id": newest[0].id if newest else "doc-17", "client": mesh.replies.client,
+        "run": started[0].id if started else "digest-17", "workflow": stream_of(started[0]) if started else "digest",
     }  # fmt: skip
 
 

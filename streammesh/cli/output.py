@@ -20,6 +20,7 @@ __all__ = ["Output", "clean", "milliseconds"]
 #: State of a task or an agent -> colour.
 COLOURS = {
     "succeeded": "green", "ready": "green", "running": "cyan", "queued": "yellow", "delayed": "yellow", "starting": "yellow",
+    "parked": "blue", "paused": "yellow", "stuck": "red", "waiting": "yellow", "fired": "green", "dropped": "magenta",
     "failed": "red", "dead": "red", "died": "red", "expired": "magenta", "cancelled": "magenta", "draining": "magenta",
 }  # fmt: skip
 

@@ -3,9 +3,9 @@
 -- each run all or none.
 -- KEYS 1 prefix of the shard  2.. streams of step tasks that the effects name
 -- ARGV 1 agent  2 number of items, then for each: id, attempt, commit (a word that differs in each commit of the attempt),
---      seen (journal records known), then (continue | park | succeeded | failed | cancelled | stuck | again), its value,
---      retention ms, number of records, the records (JSON), number of effects, then for each: verb, path, number of
---      arguments, the arguments
+--      seen (journal records known), then (continue | park | succeeded | failed | cancelled | stuck | again), its value (for
+--      park: names of awaited signals as JSON, or ''), retention ms, number of records, the records (JSON), number of
+--      effects, then for each: verb, path, number of arguments, the arguments
 --        task    index into KEYS, capability, task id, payload, when, then pairs     timer   ms since 1970
 --        drop    target ('task <id>' | 'timer' | 'child <id>' | 'wait')               wait    what for
 --        child   run id, workflow, version, input, close policy                      status  JSON
@@ -90,7 +90,9 @@ for n = 1, tonumber(ARGV[2]) do
         redis.call('XACK', stream, 'agents', r[6])
         redis.call('XDEL', stream, r[6])
         if word == 'park' then
+          -- Tasks, timers and children are open commands; the signals that it waits for only its own code knows.
           redis.call('HSET', key, 'state', 'parked')
+          if ARGV[h + 5] ~= '' then redis.call('HSET', key, 'waits', ARGV[h + 5]) else redis.call('HDEL', key, 'waits') end
         elseif word == 'stuck' then
           redis.call('HSET', key, 'state', 'stuck', 'error', ARGV[h + 5])
           event('run.stuck', 'run', id, 'workflow', r[7], 'msg', ARGV[h + 5], 'at', at)

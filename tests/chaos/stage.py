@@ -57,7 +57,7 @@ class Seat:
         stage = self.stage
         self.started += 1
         command = [
-            sys.executable, "-m", "tests.chaos.victim", "--url", self.proxy.url, "--namespace", NAMESPACE,
+            sys.executable, "-m", stage.victim, "--url", self.proxy.url, "--namespace", NAMESPACE,
             "--name", f"a{self.number}", "--folder", str(stage.folder), "--lease", str(stage.lease),
             "--slots", str(stage.slots), "--grace", str(stage.grace), "--mutant", stage.mutant,
         ]  # fmt: skip
@@ -86,7 +86,7 @@ class Stage:
 
     def __init__(
         self, folder: Path, *, seats: int, slots: int, lease: float, shards: int = 1, seed: int = 0, flavour: str = "valkey",
-        fsync: str = "everysec", mutant: str = "",
+        fsync: str = "everysec", mutant: str = "", victim: str = "tests.chaos.victim",
     ) -> None:  # fmt: skip
         self.folder = folder
         self.lease = lease
@@ -94,6 +94,8 @@ class Stage:
         self.slots = slots
         self.grace = 2 * lease
         self.mutant = mutant
+        #: The module that is the agent.
+        self.victim = victim
         (folder / "server").mkdir()
         self.server = Server(flavour, folder / "server", {"appendfsync": fsync})
         self.seats: list[Seat] = []

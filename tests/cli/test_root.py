@@ -58,7 +58,8 @@ def test_every_command_explains_itself(cli: Cli, path: tuple[str, ...], command:
 def test_every_command_of_the_issue_is_there() -> None:
     wanted = """agent enqueue call task.ls task.show task.wait task.cancel task.retry task.tail task.explain agents.ls
         agents.show agents.ping agents.drain caps.ls caps.pause caps.resume dead.ls dead.show dead.replay dead.rm info top
-        keys doctor dev completion"""
+        keys doctor dev completion run.start run.ls run.show run.explain run.history run.signal run.wait run.cancel
+        run.terminate run.pause run.resume"""
     assert {word.replace(".", " ") for word in wanted.split()} <= {" ".join(path) for path, _ in ALL}
 
 
