@@ -185,7 +185,8 @@ class _Activation:
     def _begin_again(self, fields: dict[str, Any]) -> dict[str, Any]:
         execution = self._execution
         return {
-            "what": "start", "workflow": execution.workflow, "version": execution.version, "input": fields, "at": self._a.now_iso(),
+            "what": "start", "workflow": execution.workflow, "version": execution.version, "input": fields,
+            "generation": execution.generation + 1, "at": self._a.now_iso(),
         }  # fmt: skip
 
     def _unread(self) -> list[dict[str, Any]]:

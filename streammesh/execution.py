@@ -17,11 +17,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from streammesh import codec
 from streammesh.errors import NonDeterminism, StepFailed, StepInDoubt, TaskCancelled, TaskExpired
 from streammesh.loop import RunLoop, RunTask
+from streammesh.places import place
 
 __all__ = ["Again", "Effect", "Execution", "Start"]
 
@@ -49,6 +50,7 @@ class Start:
     kwargs: dict[str, Any]
     after: int
     retries: int
+    once: bool
 
 
 class Again(BaseException):
@@ -84,7 +86,6 @@ class Execution:
         self._known: dict[str, dict[str, Any]] = {}
         self._expected: deque[dict[str, Any]] = deque()
         self._settled = -1
-        self._replaying = False
         self._cancelled_by = ""
         self._given: set[str] = set()
         self._pending: dict[str, asyncio.Future[Any]] = {}
@@ -94,8 +95,13 @@ class Execution:
         self._waiters: list[_Waiter] = []
         self.workflow = ""
         self.version = 1
+        #: How often the run has begun anew: part of the ids of what it sets in motion.
+        self.generation = 0
         self.status: dict[str, Any] = {}
-        self._loose: dict[str, int] = {}
+        #: How often the run was continued as new, or replaced: what its steps leave behind must not meet the next ones.
+        self.generation = 0
+        self._patches: dict[str, bool] = {}
+        self._broken: NonDeterminism | None = None
 
     # -- reading the journal
 
@@ -113,13 +119,18 @@ class Execution:
         self._expected = deque(sorted(self._known.values(), key=lambda record: record["after"]))
         self.seen = len(texts)
         self.workflow, self.version = first["workflow"], first["version"]
+        self.generation = first.get("generation", 0)
+        self.generation = first.get("generation", 0)
         self._clock(first)
         told = [record for record in records[1:] if record["what"] not in _COMMANDS or record["what"] == "step"]
-        self._replaying = bool(told)
-        self._root = self.loop.create_task(self._begin(self, first["input"]))
+        try:
+            work = self._begin(self, first["input"])
+        except TypeError as error:
+            # Not what the workflow takes: an answer, as if its code had raised it.
+            work = _raise(error)
+        self._root = self.loop.create_task(work)
         self._settle()
-        for number, record in enumerate(told, 1):
-            self._replaying = number < len(told)
+        for record in told:
             self._feed(record)
 
     def tell(self, texts: list[str]) -> None:
@@ -156,17 +167,23 @@ class Execution:
                 self._cancelled_by = record["by"]
                 if self._root is not None and not self._root.done():
                     self._root.cancel()
+            case "end" if record["state"] != "cancelled" and (not self.done or self.records):
+                asked = f" asks for {_named(self.records[0])}" if self.records else ""
+                raise NonDeterminism(f"the journal ends here, and the code{asked or ' goes on'}{self._where()}")
         self._settle()
 
     def _settle(self) -> None:
         """Let everything that can move move; then all that the journal says was given by now must have been given."""
         self.loop.drive()
+        if self._broken is not None:
+            # Whatever the workflow made of it.
+            raise self._broken
         while self._expected and self._expected[0]["after"] <= self.consumed:
             record = self._expected.popleft()
             if record["path"] not in self._given:
-                raise NonDeterminism(
+                self._break(
                     f"the journal has {_named(record)} at path {record['path']!r} (after {record['after']} notifications), and the code "
-                    f"did not come to it{self._where()}"
+                    f"did not come to it"
                 )
 
     def _clock(self, record: dict[str, Any]) -> None:
@@ -187,11 +204,8 @@ class Execution:
 
     def path(self, name: str) -> str:
         """The path of the next command called ``name`` in the current task."""
-        task = asyncio.current_task(self.loop)
-        if not isinstance(task, RunTask):
-            given, base = self._loose, ""
-        else:
-            given, base = task.given, f"{task.path}:" if task.path else ""
+        scope = self.loop.scope
+        given, base = scope.given, f"{scope.path}:" if scope.path else ""
         name = _UNUSUAL.sub("-", name) or "command"
         number = given.get(name, 0)
         given[name] = number + 1
@@ -199,38 +213,47 @@ class Execution:
 
     def command(self, what: str, name: str, journal: dict[str, Any], effect: Effect | None, path: str) -> bool:
         """Give a command; True when it is new. Raises NonDeterminism when the journal has another one at its path."""
+        if self._broken is not None:
+            raise self._broken
         known = self._known.get(path)
         self._given.add(path)
         if known is not None:
-            expected = "step" if what == "begin" and known["what"] == "step" else known["what"]
-            if (
-                expected != ("step" if what == "begin" and known["what"] == "step" else what)
-                or known.get("name", name) != name
-            ):
-                raise NonDeterminism(
-                    f"at path {path!r} the journal has {_named(known)}, and the code gives {what} {name!r}{self._where()}"
+            same = known["what"] == what or (what == "begin" and known["what"] == "step")
+            if not same or known.get("name", name) != name or known.get("run") != journal.get("run"):
+                to = f" {journal['run']}" if "run" in journal else ""
+                self._break(f"at path {path!r} the journal has {_named(known)}, and the code gives {what} {name!r}{to}")
+            if known["after"] != self.consumed:
+                self._break(
+                    f"at path {path!r} the journal has {_named(known)} after {known['after']} notifications, and the code gives it "
+                    f"after {self.consumed}"
                 )
             return False
         if self._settled > self.consumed:
-            raise NonDeterminism(
+            self._break(
                 f"the code gives {what} {name!r} at path {path!r} after {self.consumed} notifications, and the journal, which goes on to "
-                f"{self._settled}, does not have it; guard it with run.patched(…){self._where()}"
+                f"{self._settled}, does not have it; guard it with run.patched(…)"
             )
         self.records.append({"what": what, "path": path, "name": name, **journal, "after": self.consumed})
         if effect is not None:
             self.effects.append(effect)
         return True
 
+    def _break(self, why: str) -> NoReturn:
+        """The code does not fit: raised here, and again where the workflow cannot catch it."""
+        self._broken = NonDeterminism(f"{why}{self._where()}")
+        raise self._broken
+
     def mark(self, path: str, id: str) -> bool:
-        """Whether a patch applies: recorded, or at the live end of the journal (where it is recorded now)."""
-        if path in self._known:
-            self._given.add(path)
-            return True
-        if path in self._given:
-            return True
-        if self._settled > self.consumed or self._replaying:
-            return False
-        return self.command("patched", id, {}, None, path)
+        """Whether a patch applies: recorded, or where the journal has no more commands (it is recorded now). Once said, it stays."""
+        if path not in self._patches:
+            if path not in self._known and (
+                self._settled > self.consumed or any(record["path"] not in self._given for record in self._expected)
+            ):
+                self._patches[path] = False
+            else:
+                self.command("patched", id, {}, None, path)
+                self._patches[path] = True
+        return self._patches[path]
 
     async def outcome(self, path: str, drop: tuple[Any, ...] | None = None) -> Any:
         """Wait for the notification that answers ``path``; when the waiting is cancelled, take the command back."""
@@ -260,13 +283,9 @@ class Execution:
         retries: int,
     ) -> None:
         """A local step: run it now, unless the journal has its outcome."""
-        self._given.add(path)
         known = self._known.get(path)
         if known is not None and known["what"] == "step":
-            if known["name"] != name:
-                raise NonDeterminism(
-                    f"at path {path!r} the journal has {_named(known)}, and the code gives step {name!r}{self._where()}"
-                )
+            self.command("begin" if once else "step", name, {}, None, path)
             return
         if once:
             if not self.command("begin", name, {}, None, path):
@@ -274,10 +293,9 @@ class Execution:
                     f"step {name!r} at path {path!r} had begun when its agent died, and may run once at most; whether it did is unknown"
                 )
         elif known is not None:
-            raise NonDeterminism(
-                f"at path {path!r} the journal has {_named(known)}, and the code gives step {name!r}{self._where()}"
-            )
-        self.starts.append(Start(path, name, function, args, kwargs, self.consumed, retries))
+            self._break(f"at path {path!r} the journal has {_named(known)}, and the code gives step {name!r}")
+        self._given.add(path)
+        self.starts.append(Start(path, name, function, args, kwargs, self.consumed, retries, once))
 
     def step_done(self, start: Start, result: Any = None, error: str | None = None, at: str = "") -> None:
         """The outcome of a local step, for the next commit."""
@@ -357,25 +375,28 @@ class Execution:
         """Signals that came and were not taken."""
         return [(name, payload) for name, payloads in self._signals.items() for payload in payloads]
 
+    def begin_again(self, fields: dict[str, Any], at: str) -> dict[str, Any]:
+        """The first record of the journal that follows on `Again`."""
+        start = {"what": "start", "workflow": self.workflow, "version": self.version, "input": fields}
+        return {**start, "generation": self.generation + 1, "at": at}
+
     def _where(self) -> str:
         """File and line in the workflow's own code, for an operator."""
-        task = asyncio.current_task(self.loop) if asyncio._get_running_loop() is self.loop else self._root
-        stack = task.get_stack(limit=1) if task is not None else []
-        return f" [{stack[-1].f_code.co_filename}:{stack[-1].f_lineno}]" if stack else ""
+        work: Any = self._root.get_coro() if self._root is not None else None
+        found = place(work, asyncio._get_running_loop() is self.loop)
+        return f" [{found}]" if found else ""
 
     def close(self) -> None:
         """Let go of the coroutine, without running any more of it than its `finally` blocks."""
         self.loop.close()
         if self._root is not None and not self._root.done():
-            self._root._log_destroy_pending = False  # type: ignore[attr-defined]
             for task in asyncio.all_tasks(self.loop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                coroutine = task.get_coro()
-                if isinstance(coroutine, Coroutine):
-                    try:
-                        coroutine.close()
-                    except (RuntimeError, Exception):
-                        continue
+                self.loop.unwind(task.get_coro())
+
+
+async def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _named(record: dict[str, Any]) -> str:

@@ -261,12 +261,13 @@ class Run:
             raise
 
     def _child_id(self, path: str) -> str:
-        return child_id(self.id, path)
+        return child_id(self.id, path, self._execution.generation)
 
 
-def child_id(run: str, path: str) -> str:
+def child_id(run: str, path: str, generation: int = 0) -> str:
     """The id of the task or child that the command at ``path`` of the run makes."""
-    id = f"{run}:{path}"
+    # Paths come again in each generation of a run. Ids may not: the task of that id would be known, and never answer.
+    id = f"{run}:g{generation}:{path}" if generation else f"{run}:{path}"
     if len(id) > LONGEST_ID:
         id = f"{run[:90]}:{uuid.uuid5(uuid.NAMESPACE_URL, id).hex}"
     return id

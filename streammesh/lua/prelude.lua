@@ -126,12 +126,14 @@ end
 
 -- Writes into the journal of the run `id` that something happened, and sees to it that somebody reads it. `path` names the
 -- open command that it answers ('' for signals and cancellations): a command that is not open has been answered before,
--- or is no longer wanted, and nothing changes.
-local function tell(id, path, record, now)
+-- or is no longer wanted, and nothing changes. `target`: what has to be open there; after a run
+-- began anew the path may be another command's.
+local function tell(id, path, record, now, target)
   local key = TAG .. 'run:' .. id
   local r = redis.call('HMGET', key, 'state', 'capability', 'version', 'client')
   local state = r[1]
   if not state or state == 'succeeded' or state == 'failed' or state == 'cancelled' then return 'closed' end
+  if target and redis.call('HGET', key, 'open ' .. path) ~= target then return 'duplicate' end
   if path ~= '' and redis.call('HDEL', key, 'open ' .. path) == 0 then return 'duplicate' end
   local count = redis.call('RPUSH', key .. ':journal', record)
   if state == 'parked' then
@@ -158,7 +160,7 @@ end
 -- Tells the run that a task works for, and every waiting client, what became of it. `r` has run, step and waiters. For
 -- clients it is a hint: the record is the truth.
 local function answer(id, r, state, value, now)
-  if r.run then tell(r.run, r.step, outcome(r.step, state, value or '', iso(now)), now) end
+  if r.run then tell(r.run, r.step, outcome(r.step, state, value or '', iso(now)), now, 'task ' .. id) end
   local waiters = r.waiters
   if not waiters then return end
   for client in string.gmatch(waiters, '%S+') do

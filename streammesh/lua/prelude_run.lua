@@ -6,6 +6,7 @@ local function start(id, workflow, version, input, policy, records_at, records, 
   local key = TAG .. 'run:' .. id
   local state = redis.call('HGET', key, 'state')
   local final = state == 'succeeded' or state == 'failed' or state == 'cancelled'
+  local generation
   if state then
     if policy == 'fail' then return 'conflict ' .. state end
     if policy ~= 'replace' then return 'attached ' .. state end
@@ -16,15 +17,17 @@ local function start(id, workflow, version, input, policy, records_at, records, 
       redis.call('XDEL', stream, old[3])
       finish_run(id, 'cancelled', 'replaced by a new start', '1', now)
     end
-    local attempt = redis.call('HGET', key, 'attempt')
+    local kept = redis.call('HMGET', key, 'attempt', 'generation')
     redis.call('DEL', key, key .. ':journal')
-    -- The fence only grows, also across a replacement.
-    if attempt then redis.call('HSET', key, 'attempt', attempt) end
+    -- The fence only grows, also across a replacement; so does the generation, or ids of tasks would come again.
+    if kept[1] then redis.call('HSET', key, 'attempt', kept[1]) end
+    generation = text((tonumber(kept[2]) or 0) + 1)
+    redis.call('HSET', key, 'generation', generation)
   end
   local at = iso(now)
   redis.call('HSET', key, 'state', 'queued', 'capability', workflow, 'version', version, 'started_at', at)
   redis.call('RPUSH', key .. ':journal', '{"what":"start","workflow":"' .. workflow .. '","version":' .. version .. ',"input":' ..
-    input .. ',"at":"' .. at .. '"}')
+    input .. (generation and ',"generation":' .. generation or '') .. ',"at":"' .. at .. '"}')
   for j = records_at, records_at + records - 1 do redis.call('RPUSH', key .. ':journal', ARGV[j]) end
   if pairs_at > 0 then
     for j = pairs_at + 1, pairs_at + 2 * tonumber(ARGV[pairs_at]), 2 do redis.call('HSET', key, ARGV[j], ARGV[j + 1]) end
@@ -37,6 +40,8 @@ end
 local function report(id, now)
   local r = redis.call('HMGET', TAG .. 'run:' .. id, 'state', 'parent', 'path', 'result', 'error')
   if not r[2] then return end
+  local open = redis.call('HGET', TAG .. 'run:' .. r[2], 'open ' .. r[3])
+  if not open or string.sub(open, 1, #id + 7) ~= 'child ' .. id .. ' ' then return end
   if r[1] == 'succeeded' then
     tell(r[2], r[3], outcome(r[3], r[1], r[4] or 'null', iso(now)), now)
   elseif r[1] == 'failed' or r[1] == 'cancelled' then
@@ -66,6 +71,17 @@ local function release_command(id, path, target, now)
   end
 end
 
+-- Takes back everything that the run `id`, with the head `r`, had set in motion.
+local function release_all(id, r, now)
+  for name, target in pairs(r) do
+    local path = string.match(name, '^open (.+)$')
+    if path then
+      redis.call('HDEL', TAG .. 'run:' .. id, name)
+      release_command(id, path, target, now)
+    end
+  end
+end
+
 -- Ends the run `id`: outcome, last journal record, what is still open, parent, waiters, retention.
 finish_run = function(id, state, value, keep, now)
   local key = TAG .. 'run:' .. id
@@ -74,13 +90,7 @@ finish_run = function(id, state, value, keep, now)
   redis.call('HSET', key, 'state', state, state == 'succeeded' and 'result' or 'error', value, 'finished_at', at)
   redis.call('RPUSH', key .. ':journal', '{"what":"end","state":"' .. state .. '",' ..
     (state == 'succeeded' and '"result":' .. value or '"error":' .. cjson.encode(value)) .. ',"at":"' .. at .. '"}')
-  for name, target in pairs(r) do
-    local path = string.match(name, '^open (.+)$')
-    if path then
-      redis.call('HDEL', key, name)
-      release_command(id, path, target, now)
-    end
-  end
+  release_all(id, r, now)
   report(id, now)
   answer('run ' .. id, {waiters = r.waiters}, state, value, now)
   event('run.' .. state, 'run', id, 'workflow', r.capability, 'at', at)

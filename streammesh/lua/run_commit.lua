@@ -97,7 +97,9 @@ for n = 1, tonumber(ARGV[2]) do
           redis.call('HSET', key, 'state', 'stuck', 'error', ARGV[h + 5])
           event('run.stuck', 'run', id, 'workflow', r[7], 'msg', ARGV[h + 5], 'at', at)
         elseif word == 'again' then
-          -- continue-as-new: the journal begins anew, with what was not read of the signals.
+          -- continue-as-new: the journal begins anew, with what was not read of the signals. What is still open belongs to
+          -- the old one.
+          release_all(id, fields(redis.call('HGETALL', key)), now)
           redis.call('DEL', journal)
           for j = h + 8, h + 7 + records do redis.call('RPUSH', journal, ARGV[j]) end
           redis.call('HINCRBY', key, 'generation', 1)

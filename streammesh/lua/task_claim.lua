@@ -118,7 +118,7 @@ local function take(s, entry, flat, dead)
       return drop(s, entry)
     end
   end
-  if r[9] and redis.call('HEXISTS', TAG .. 'run:' .. r[9], 'open ' .. r[10]) == 0 then
+  if r[9] and redis.call('HGET', TAG .. 'run:' .. r[9], 'open ' .. r[10]) ~= 'task ' .. id then
     finish(id, 'cancelled', 'its run no longer waits for it', {})
     return drop(s, entry)
   end

@@ -233,11 +233,13 @@ class _Trial:
 
     def effects(self, one: Found, records: list[dict[str, Any]]) -> Iterator[str]:
         """Each recorded step ran once in effect."""
+        generation = records[0].get("generation")
+        self._of = f"{one.id}:g{generation}" if generation else one.id
         for record in records:
             if record["what"] == "step":
                 yield from self._step(one, record)
             elif record["what"] == "done" and isinstance(record["result"], dict):
-                yield from self._call(f"{one.id}:{record['of']}", record["result"])
+                yield from self._call(f"{self._of}:{record['of']}", record["result"])
 
     def _step(self, one: Found, record: dict[str, Any]) -> Iterator[str]:
         path = record["path"]
