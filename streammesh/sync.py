@@ -24,12 +24,14 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from streammesh.dead import Letter
 from streammesh.errors import ConfigError, MeshError, PayloadConflict
+from streammesh.journal import Head
 from streammesh.mesh import Mesh as AsyncMesh
 from streammesh.record import Record
 from streammesh.registry import AgentInfo
+from streammesh.runs import RunHandle as AsyncRunHandle
 from streammesh.tasks import Task as AsyncTask
 
-__all__ = ["DeadLetters", "Mesh", "Task"]
+__all__ = ["DeadLetters", "Mesh", "RunHandle", "Task"]
 
 _Result = TypeVar("_Result")
 
@@ -143,10 +145,10 @@ class Mesh:
             if close is not None and self._portal is not None:
                 self._wait(close)
 
-    def run(self, work: Callable[[AsyncMesh], Awaitable[_Result]]) -> _Result:
-        """Run something on the async client and return its result: the way to every room.
+    def wait(self, work: Callable[[AsyncMesh], Awaitable[_Result]]) -> _Result:
+        """Run something on the async client, wait for it and return its result: the way to every room.
 
-        mesh.run(lambda m: m.registry.drain("librarian.7"))
+        mesh.wait(lambda m: m.registry.drain("librarian.7"))
         """
         return self._wait(work, self._mesh)
 
@@ -220,6 +222,35 @@ class Mesh:
         self._opened()
         return self._task(self._mesh.task(id))
 
+    # -- runs
+
+    def start(
+        self,
+        workflow: str,
+        input: Mapping[str, Any] | None = None,
+        /,
+        *,
+        id: str | None = None,
+        version: int = 1,
+        on_conflict: str = "attach",
+        signals: Iterable[tuple[str, Any]] = (),
+        **fields: Any,
+    ) -> RunHandle:
+        """Start a run of a workflow; options, atomicity and errors as in `streammesh.Mesh.start`."""
+        return RunHandle(
+            self,
+            self._wait(
+                partial(
+                    self._mesh.start, workflow, input, id=id, version=version, on_conflict=on_conflict, signals=signals, **fields
+                )
+            ),
+        )  # fmt: skip
+
+    def run(self, id: str) -> RunHandle:
+        """A handle on a run by its id, also after a restart."""
+        self._opened()
+        return RunHandle(self, self._mesh.run(id))
+
     # -- messages
 
     def send(self, to: str, type: str, payload: Any = None) -> str:
@@ -283,6 +314,64 @@ class Task:
         return repr(self._task)
 
 
+class RunHandle:
+    """A handle on one run, as `streammesh.RunHandle`: its id, and whether this call created it."""
+
+    __slots__ = ("_mesh", "_run")
+
+    def __init__(self, mesh: Mesh, run: AsyncRunHandle) -> None:
+        self._mesh = mesh
+        self._run = run
+
+    @property
+    def id(self) -> str:
+        return self._run.id
+
+    @property
+    def created(self) -> bool:
+        """False when a run of that id was there already."""
+        return self._run.created
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the result; errors as in `streammesh.RunHandle.result`."""
+        return self._mesh._wait(self._run.result, timeout)
+
+    def head(self) -> Head:
+        """The head of the run: its state and fields. Raises RunNotFound."""
+        return self._mesh._wait(self._run.head)
+
+    def status(self) -> Mapping[str, Any]:
+        """What the workflow said by `Run.set_status`, without waking it."""
+        return self._mesh._wait(self._run.status)
+
+    def history(self) -> list[dict[str, Any]]:
+        """The journal, oldest record first."""
+        return self._mesh._wait(self._run.history)
+
+    def signal(self, name: str, payload: Any = None, *, id: str = "") -> str:
+        """Send a signal; with an ``id`` it is accepted once. Returns 'ok', 'duplicate' or 'closed'."""
+        return self._mesh._wait(partial(self._run.signal, name, payload, id=id))
+
+    def cancel(self, *, by: str = "client") -> str:
+        """Ask the workflow to stop: it gets a CancelledError, and may clean up. Returns 'ok' or 'closed'."""
+        return self._mesh._wait(partial(self._run.cancel, by=by))
+
+    def terminate(self, *, by: str = "client") -> str:
+        """End the run at once; no more of its code runs. Returns 'ok' or 'closed <state>'."""
+        return self._mesh._wait(partial(self._run.terminate, by=by))
+
+    def pause(self, *, by: str = "client") -> str:
+        """Let no agent go on with the run until `resume`."""
+        return self._mesh._wait(partial(self._run.pause, by=by))
+
+    def resume(self, *, by: str = "client") -> str:
+        """Go on with a paused or stuck run."""
+        return self._mesh._wait(partial(self._run.resume, by=by))
+
+    def __repr__(self) -> str:
+        return repr(self._run)
+
+
 class DeadLetters:
     """The room of dead letters: list, replay, remove."""
 
@@ -291,7 +380,7 @@ class DeadLetters:
 
     def counts(self) -> dict[str, int]:
         """Capability -> number of dead letters, only where there are any."""
-        return self._mesh.run(lambda m: m.dead.counts())
+        return self._mesh.wait(lambda m: m.dead.counts())
 
     def letters(
         self, capability: str | None = None, *, error: str | None = None, since: str | None = None
@@ -301,8 +390,8 @@ class DeadLetters:
 
     def replay(self, letter: Letter) -> str:
         """Run a dead task again under the same id with a fresh budget; 'ok <id>', 'open <state>' or 'missing'."""
-        return self._mesh.run(lambda m: m.dead.replay(letter))
+        return self._mesh.wait(lambda m: m.dead.replay(letter))
 
     def remove(self, letter: Letter) -> bool:
         """Take a letter away for good. False when it was gone already."""
-        return self._mesh.run(lambda m: m.dead.remove(letter))
+        return self._mesh.wait(lambda m: m.dead.remove(letter))

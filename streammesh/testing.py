@@ -62,7 +62,7 @@ EVER = 10 * 365 * 86_400.0
 
 #: The keys of a mesh that may stay without a TTL: by the first word after the prefix.
 STANDING = frozenset(
-    ["meta", "caps", "cap", "agents", "members", "events", "control", "broadcast", "sweep", "inboxes", "tasks", "due", "dead"]
+    ["meta", "caps", "cap", "agents", "members", "events", "control", "broadcast", "sweep", "inboxes", "tasks", "due", "dead", "runs", "workflows"]
 )  # fmt: skip
 
 
@@ -84,9 +84,9 @@ class Report:
 
 
 async def run_until_idle(mesh: Mesh, *agents: Agent, timeout: float = 30.0) -> Report:
-    """Run ``agents`` in this process until nothing that they offer waits, runs or is delayed.
+    """Run ``agents`` in this process until nothing that they offer waits, runs or is delayed, and no run of theirs moves.
 
-    Delayed tasks and retries are fired ahead of time rather than waited for. Broadcasts are not waited for. The agents
+    Delayed tasks, retries and timers of runs are fired ahead of time rather than waited for. Broadcasts are not waited for. The agents
     leave in order afterwards. Raises TimeoutError, which says what was left, after ``timeout`` seconds; and whatever
     an agent could not start for.
     """
@@ -161,6 +161,8 @@ async def _left(mesh: Mesh, agents: tuple[Agent, ...]) -> list[str]:
         if agent.serving:
             for shard in range(keys.shards):
                 streams[keys.inbox(agent.serving.id, shard)] = f"the inbox of {agent.serving.id}"
+        for name in agent.workflows:
+            streams.update((keys.runs(name, shard), f"runs of {name}") for shard in range(keys.shards))
     lengths = await mesh.store.commands([("XLEN", stream) for stream in streams])
     left = [f"{length} of {what}" for what, length in zip(streams.values(), lengths, strict=True) if length]
     waiting = await mesh.timers.waiting()
@@ -198,9 +200,12 @@ async def leaked_keys(mesh: Mesh) -> list[str]:
         if word == "task":
             state = await mesh.store.command("HGET", key, "state")
             leaks.append(f"task {rest} is {state}, without a TTL")
+        elif word == "run" and not rest.endswith(":journal"):
+            state = await mesh.store.command("HGET", key, "state")
+            leaks.append(f"run {rest} is {state}, without a TTL")
         elif word not in STANDING:
             leaks.append(f"{key} has no TTL")
-        elif word in ("tasks", "due"):
+        elif word in ("tasks", "runs", "due"):
             count = await mesh.store.command("ZCARD" if word == "due" else "XLEN", key)
             if count:
                 leaks.append(f"{key} holds {count} that nobody has finished")
@@ -280,5 +285,5 @@ def no_leaked_keys(request: pytest.FixtureRequest) -> Iterator[None]:
     from streammesh.sync import Mesh as SyncMesh
 
     with SyncMesh.connect(mesh.url, namespace=mesh.namespace, shards=mesh.keys.shards) as look:
-        leaks = look.run(leaked_keys)
+        leaks = look.wait(leaked_keys)
     assert not leaks, "the test leaves behind: " + "; ".join(leaks)

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from streammesh import Agent, Message, Reject, State, TaskContext, errors, sync
+from streammesh import Agent, Message, Reject, Run, State, TaskContext, errors, sync
 from streammesh import Mesh as AsyncMesh
+from streammesh import RunHandle as AsyncRunHandle
 from streammesh import Task as AsyncTask
 from streammesh.dead import DeadLetters
 from tests.eventually import eventually_sync
 
 #: What only the sync client has: the way to the rooms that it does not mirror.
-EXTRA = {"run"}
+EXTRA = {"wait"}
 
 
 def _public(owner: type) -> dict[str, inspect.Signature]:
@@ -34,7 +35,13 @@ def _public(owner: type) -> dict[str, inspect.Signature]:
 
 
 @pytest.mark.parametrize(
-    ("mirror", "original"), [(sync.Mesh, AsyncMesh), (sync.Task, AsyncTask), (sync.DeadLetters, DeadLetters)]
+    ("mirror", "original"),
+    [
+        (sync.Mesh, AsyncMesh),
+        (sync.Task, AsyncTask),
+        (sync.RunHandle, AsyncRunHandle),
+        (sync.DeadLetters, DeadLetters),
+    ],
 )
 def test_it_has_the_methods_of_the_async_client_with_the_same_parameters(mirror: type, original: type) -> None:
     mine, theirs = _public(mirror), _public(original)
@@ -47,7 +54,8 @@ def test_it_has_the_methods_of_the_async_client_with_the_same_parameters(mirror:
 
 def test_its_attributes_are_those_of_the_async_client() -> None:
     mirrored = {"id", "created"}
-    assert mirrored <= {name for name in vars(sync.Task) if not name.startswith("_")}
+    for mirror in (sync.Task, sync.RunHandle):
+        assert mirrored <= {name for name in vars(mirror) if not name.startswith("_")}
     with sync.Mesh.connect("memory://attributes", namespace="here") as mesh:
         assert (mesh.namespace, repr(mesh)) == ("here", "Mesh('here' at memory://attributes)")
         assert isinstance(mesh.dead, sync.DeadLetters)
@@ -73,6 +81,12 @@ def _librarian() -> Agent:
         with sync.Mesh.connect(url, namespace=namespace) as mesh:
             return str(mesh.enqueue("double", n=4, id="child").record().fields["correlation"])
 
+    @agent.workflow("ask-twice")
+    async def ask_twice(run: Run, n: int) -> int:
+        doubled = await run.call("double", n=n)
+        run.set_status(doubled=doubled)
+        return int(doubled + await run.signal("more"))
+
     @agent.on("ask")
     async def ask(message: Message) -> object:
         return {"heard": message.payload}
@@ -85,7 +99,7 @@ def mesh(url: str, namespace: str) -> Iterator[sync.Mesh]:
     """An open client, and an agent at work on a loop of its own."""
     agent = _librarian()
     with sync.Mesh.connect(url, namespace=namespace) as mesh, sync.Mesh.connect(url, namespace=namespace) as other:
-        serving = threading.Thread(target=other.run, args=(agent.serve,))
+        serving = threading.Thread(target=other.wait, args=(agent.serve,))
         serving.start()
         eventually_sync(lambda: [one for one in mesh.agents() if one.state == "ready"])
         yield mesh
@@ -164,6 +178,23 @@ def test_pause_resume_cancel_and_times(mesh: sync.Mesh) -> None:
     assert (mesh.resume("double"), mesh.resume("double")) == (True, False)
 
 
+def test_a_run_is_started_signalled_and_its_result_waited_for(mesh: sync.Mesh) -> None:
+    run = mesh.start("ask-twice", n=2, id="the-run")
+    assert (run.id, run.created, repr(run)) == ("the-run", True, "RunHandle('the-run')")
+    assert not mesh.start("ask-twice", {"n": 2}, id="the-run").created
+    with pytest.raises(errors.RunConflict):
+        mesh.start("ask-twice", {"n": 2}, id="the-run", on_conflict="fail")
+    eventually_sync(lambda: run.head().state == "parked")
+    assert run.status() == {"doubled": 4}
+    assert (run.pause(by="me"), run.pause(), run.resume(by="me")) == ("ok", "unchanged paused", "ok")
+    assert (run.signal("more", 1, id="once"), run.signal("more", 1, id="once")) == ("ok", "duplicate")
+    assert mesh.run("the-run").result(timeout=10) == 5
+    assert [record["what"] for record in run.history()] == ["start", "call", "done", "signal", "end"]
+    assert (run.cancel(), run.terminate()) == ("closed", "closed succeeded")
+    with pytest.raises(errors.RunNotFound):
+        mesh.run("no-such-run").head()
+
+
 def test_dead_letters_are_listed_replayed_and_removed(mesh: sync.Mesh) -> None:
     task = mesh.enqueue("break", id="broken")
     with pytest.raises(errors.TaskDead, match="RuntimeError: broken"):
@@ -177,10 +208,10 @@ def test_dead_letters_are_listed_replayed_and_removed(mesh: sync.Mesh) -> None:
     assert (again.id, mesh.dead.remove(again), mesh.dead.remove(again)) == ("broken", True, False)
 
 
-def test_the_other_rooms_are_reached_through_run(mesh: sync.Mesh) -> None:
+def test_the_other_rooms_are_reached_through_wait(mesh: sync.Mesh) -> None:
     (agent,) = mesh.agents()
-    assert {one.capability for one in mesh.run(lambda m: m.status.capabilities())} >= {"double", "refuse"}
-    assert mesh.run(lambda m: m.registry.resolve("librarian")).id == agent.id
+    assert {one.capability for one in mesh.wait(lambda m: m.status.capabilities())} >= {"double", "refuse"}
+    assert mesh.wait(lambda m: m.registry.resolve("librarian")).id == agent.id
 
 
 def test_many_threads_share_one_client(mesh: sync.Mesh) -> None:
@@ -198,7 +229,7 @@ def test_memory_serves_a_script_too() -> None:
     agent = _librarian()
     with sync.Mesh.connect("memory://sync-and-serve") as mesh:
         task = mesh.enqueue("double", n=2)
-        mesh.run(lambda m: agent.serve(m, burst=True))
+        mesh.wait(lambda m: agent.serve(m, burst=True))
         assert task.result(5) == 4
 
 
@@ -264,4 +295,4 @@ def _replies(mesh: sync.Mesh) -> list[str]:
         _, keys = await m.store.command("SCAN", 0, "MATCH", m.keys.task("*"), "COUNT", 10_000)
         return [key for key in keys if await m.store.command("HEXISTS", key, "waiters")]
 
-    return mesh.run(look)
+    return mesh.wait(look)
