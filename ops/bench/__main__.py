@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ops.bench as package
-from ops.bench import crash, drain, room, waits
+from ops.bench import crash, drain, room, runs, waits
 from ops.bench.figures import Figure, as_json, table
 from ops.bench.size import FULL, TINY, Size
 
@@ -27,6 +27,10 @@ GROUPS: dict[str, Callable[[Size, Callable[[str], None]], list[Figure]]] = {
     "memory": room.memory,
     "idle": room.idle,
     "crash": crash.measure,
+    "runs": runs.measure,
+    "parked": runs.parked,
+    "timers": runs.timers,
+    "takeover": runs.takeover,
     "flat": room.flat,
 }
 SLOW = frozenset(["flat"])

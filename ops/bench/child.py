@@ -36,6 +36,10 @@ async def main(role: str, url: str, options: dict[str, Any]) -> None:
         from ops.bench import agents
 
         roles = agents.ROLES
+    elif role in ("flows-agent", "flows"):
+        from ops.bench import flows
+
+        roles = flows.ROLES
     else:
         from ops.bench import clients
 

@@ -31,10 +31,17 @@ class Size:
     million: int = 1_000_000
     held: int = 100
     leases: tuple[float, ...] = (10.0, 2.0)
+    flows: int = 4_000
+    chains: int = 200
+    fan: int = 1_000
+    parked: int = 5_000
+    timers: int = 10_000
+    takeovers: int = 3
+    chained: int = 50
 
 
 FULL = Size()
 TINY = Size(
     rounds=1, slots=8, drain=200, crowd=3, crowd_drain=200, toil=50, enqueue=20, bulk=50, calls=5, steady=20, stored=100, retention=1.0, idle=0.5,
-    million=400, held=3, leases=(0.5,),
+    million=400, held=3, leases=(0.5,), flows=20, chains=3, fan=10, parked=5, timers=10, takeovers=1, chained=4,
 )  # fmt: skip

@@ -66,7 +66,9 @@ async def leftovers(mesh: Mesh) -> list[str]:
         cursor = "0"
         while True:
             cursor, some = await store.command("SCAN", cursor, "COUNT", 1000, "TYPE", kind)
-            names += [name for name in some if name.partition("}:")[2].startswith(("runs:", "tasks:", "inbox:", "run:"))]
+            names += [
+                name for name in some if name.partition("}:")[2].startswith(("runs:", "tasks:", "inbox:", "run:"))
+            ]
             if cursor == "0":
                 break
     heads = sorted({name for name in names if name.partition("}:")[2].startswith("run:")})
@@ -116,9 +118,11 @@ def judge(
             say(f"{one.id}: {text}")
     judgement.lines = [
         f"at the end: {', '.join(f'{state} {count}' for state, count in sorted(states.items()))}",
-        f"steps here {trial.counts['here']}, of these again {trial.counts['here again']}; "
-        f"on any agent {trial.counts['elsewhere']}, of these again {trial.counts['elsewhere again']}; "
-        f"replayed {sum(bool(one.journal) for one in found)} journals of {sum(len(one.journal) for one in found)} records",
+        (
+            f"steps here {trial.counts['here']}, of these again {trial.counts['here again']}; "
+            f"on any agent {trial.counts['elsewhere']}, of these again {trial.counts['elsewhere again']}; "
+            f"replayed {sum(bool(one.journal) for one in found)} journals of {sum(len(one.journal) for one in found)} records"
+        ),
     ]
     return judgement
 
@@ -139,7 +143,9 @@ def _ended(one: Found, records: list[dict[str, Any]]) -> Iterator[str]:
     if min(one.ttls) < 0:
         yield f"no time to live: {one.ttls}"
     answers = Counter(
-        record.get("of", record.get("path")) for record in records if record["what"] in ("done", "failed", "fired", "step")
+        record.get("of", record.get("path"))
+        for record in records
+        if record["what"] in ("done", "failed", "fired", "step")
     )
     for path, count in answers.items():
         if count > 1:

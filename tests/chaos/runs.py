@@ -134,11 +134,16 @@ async def play(setting: Setting, say: Callable[[str], None] = lambda _: None) ->
     tales = make_tales(setting)
     plan = faults.schedule(setting.seed, setting.faults, setting.agents, setting.shares)
     stage = Stage(
-        setting.folder, seats=setting.agents, slots=16, lease=setting.lease, seed=setting.seed, victim="tests.chaos.tales"
+        setting.folder,
+        seats=setting.agents,
+        slots=16,
+        lease=setting.lease,
+        seed=setting.seed,
+        victim="tests.chaos.tales",
     )
     async with stage:
         async with asyncio.timeout(30):
-            while len(await stage.inspector.agents()) < len(stage.seats):
+            while len(await stage.inspector.agents()) < len(stage.seats):  # noqa: ASYNC110 - they come without a word
                 await asyncio.sleep(0.05)
         async with Mesh.connect(stage.producer.url, namespace=NAMESPACE, patience=0.3, name="teller") as mesh:
             teller = Teller(mesh, tales, setting.faults * GAP * 0.8, setting.seed)
@@ -174,12 +179,19 @@ async def play(setting: Setting, say: Callable[[str], None] = lambda _: None) ->
     if settled is None:
         judgement.violations.insert(0, f"not everything had ended {setting.patience:g} s after the last fault")
     judgement.lines[:0] = [
-        f"seed {setting.seed}: {len(tales)} runs of {setting.steps} steps, {sum(stage.done.values())} faults, "
-        f"{stage.started} agent processes, {time.monotonic() - began:.1f} s; "
-        f"settled {settled or 0:.1f} s after the last fault",
+        (
+            f"seed {setting.seed}: {len(tales)} runs of {setting.steps} steps, {sum(stage.done.values())} faults, "
+            f"{stage.started} agent processes, {time.monotonic() - began:.1f} s; "
+            f"settled {settled or 0:.1f} s after the last fault"
+        ),
         "faults: " + ", ".join(f"{kind} {count}" for kind, count in sorted(stage.done.items())),
     ]
     return judgement
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def main() -> int:
@@ -196,10 +208,10 @@ def main() -> int:
     logging.getLogger("streammesh").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="chaos-runs-"))
     setting = Setting(folder, shares={only: 100} if only else SHARES, **given)
-    judgement = asyncio.run(play(setting, lambda line: print(line, file=sys.stderr, flush=True)))
+    judgement = asyncio.run(play(setting, _say))
     if not judgement.violations and not keep:
         shutil.rmtree(folder)
-    print(f"{judgement}\nhistories: {folder if folder.exists() else 'removed; --keep keeps them'}")
+    sys.stdout.write(f"{judgement}\nhistories: {folder if folder.exists() else 'removed; --keep keeps them'}\n")
     return 1 if judgement.violations else 0
 
 

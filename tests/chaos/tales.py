@@ -22,10 +22,9 @@ from typing import Any
 from streammesh import Agent, Run, TaskContext
 from streammesh.activate import _Activation
 from streammesh.errors import StepFailed, StepInDoubt
-from streammesh.execution import Start
 from streammesh.workflow import Workflow
 
-__all__ = ["Deed", "Notebook", "WORKFLOWS", "deeds", "make_tale"]
+__all__ = ["WORKFLOWS", "Deed", "Notebook", "deeds", "make_tale"]
 
 #: Shares of the words of which tales are made.
 WORDS = {
@@ -188,7 +187,7 @@ def make_agent(name: str, *, slots: int, lease: float, grace: float, notebook: N
 
     call = _Activation._call
 
-    async def noting(self: _Activation, start: Start) -> Any:
+    async def noting(self: _Activation, start: Any) -> Any:
         notebook.note(self._id, start.path, self._held.attempt, process)
         result = await call(self, start)
         notebook.note(self._id, start.path, self._held.attempt, process, result["token"])
@@ -200,7 +199,15 @@ def make_agent(name: str, *, slots: int, lease: float, grace: float, notebook: N
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="an agent for the chaos with runs")
-    for name, kind in (("url", str), ("namespace", str), ("name", str), ("folder", Path), ("lease", float), ("slots", int), ("grace", float)):
+    for name, kind in (
+        ("url", str),
+        ("namespace", str),
+        ("name", str),
+        ("folder", Path),
+        ("lease", float),
+        ("slots", int),
+        ("grace", float),
+    ):
         parser.add_argument(f"--{name}", type=kind, required=True)
     parser.add_argument("--mutant", default="")
     given = parser.parse_args()
