@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -21,8 +22,9 @@ from typing import Any
 
 from streammesh import codec
 from streammesh.claims import Claims, Held
+from streammesh.commands import Start
 from streammesh.errors import HistoryFull, MeshError, NonDeterminism, PayloadError
-from streammesh.execution import Execution, Start
+from streammesh.execution import Execution
 from streammesh.handlers import in_thread, told
 from streammesh.journal import Commit
 from streammesh.mesh import Mesh
@@ -35,6 +37,8 @@ __all__ = ["Activator"]
 LINGER = 0.2
 #: Journal records from which a run is warned of its length, and those that it may not pass.
 LONG, LONGEST = 4_000, 20_000
+#: So many bytes of the last record tell whether a journal is the one that was read: the end is where its time is.
+KNOWN_BY = 40
 
 _log = logging.getLogger("streammesh.agent")
 
@@ -51,9 +55,16 @@ class Activator:
         self.offset = 0.0
         #: Activations that ended because somebody else has the run.
         self.fenced = 0
+        self._held: dict[str, Held] = {}
 
     def start(self, held: Held) -> None:
         """Begin an activation."""
+        former = self._held.get(held.id)
+        if former and former.work and not former.work.done() and not former.stopping:
+            # The server handed the run out again, because it lost data or took us for dead: the former one is void.
+            former.stopping = "lost"
+            former.work.cancel()
+        self._held[held.id] = held
         held.work = asyncio.get_running_loop().create_task(self._activate(held))
 
     async def _activate(self, held: Held) -> None:
@@ -80,6 +91,8 @@ class Activator:
             self.claims.settle(held, "release", "", "", "")
         finally:
             activation.close()
+            if self._held.get(held.id) is held:
+                del self._held[held.id]
             self.claims.release_slot()
 
     def now_iso(self) -> str:
@@ -103,7 +116,9 @@ class _Activation:
         self._moved = asyncio.Event()
         self._nudges: deque[tuple[int, str]] = deque()
         self._steps: set[asyncio.Task[None]] = set()
-        self._number = 0
+        # Not from 0: were data lost, another execution could be in the same attempt, and its commits are not ours.
+        self._number = random.getrandbits(40)
+        self._last = held.journal[-1].encode()[-KNOWN_BY:] if held.journal else b""
         self._warned = False
 
     def _begin(self, execution: Execution, input: dict[str, Any]) -> Any:
@@ -153,27 +168,34 @@ class _Activation:
         execution.records, execution.effects = [], []
         written = records
         if then == "again":
-            written = [self._begin_again(value), *self._unread()]
+            written = [execution.begin_again(value, self._a.now_iso()), *self._unread()]
             value = ""
         self._number += 1
+        encoded = [codec.encode(record, what="journal record") for record in written]
         commit = Commit(
-            self._id, self._held.attempt, self._number, execution.seen, then, value,
-            [codec.encode(record, what="journal record") for record in written], effects,
-        )  # fmt: skip
+            self._id, self._held.attempt, self._number, execution.seen, self._last, then, value, encoded, effects
+        )
         word, *tail = await self._send(commit)
         if word == "fenced":
             return word, False
         if word == "more":
             # Nothing was changed: what we wanted to say comes again, after what we had not heard.
-            execution.tell(tail)
+            self._tell(tail)
             execution.records[:0] = records
             execution.effects[:0] = effects
             return word, True
         if then in ("continue", "park"):
-            execution.tell(tail)
+            self._tell(tail)
             execution.committed(records)
+            if encoded:
+                self._last = encoded[-1][-KNOWN_BY:]
             self._check_length()
         return word, bool(tail) or any(record["what"] == "step" for record in records)
+
+    def _tell(self, texts: list[str]) -> None:
+        if texts:
+            self._last = texts[-1].encode()[-KNOWN_BY:]
+            self._execution.tell(texts)
 
     async def _send(self, commit: Commit) -> list[str]:
         self._held.settling = True
@@ -181,13 +203,6 @@ class _Activation:
             return await self._mesh.journal.commit(self._a._me, commit)
         finally:
             self._held.settling = False
-
-    def _begin_again(self, fields: dict[str, Any]) -> dict[str, Any]:
-        execution = self._execution
-        return {
-            "what": "start", "workflow": execution.workflow, "version": execution.version, "input": fields,
-            "generation": execution.generation + 1, "at": self._a.now_iso(),
-        }  # fmt: skip
 
     def _unread(self) -> list[dict[str, Any]]:
         at = self._a.now_iso()
@@ -215,8 +230,11 @@ class _Activation:
 
     async def _commit_stuck(self, why: str) -> str:
         self._number += 1
-        commit = Commit(self._id, self._held.attempt, self._number, self._execution.seen, "stuck", why, [], [])
+        seen = self._execution.seen
+        commit = Commit(self._id, self._held.attempt, self._number, seen, self._last, "stuck", why, [], [])
         word, *tail = await self._send(commit)
+        if tail:
+            self._last = tail[-1].encode()[-KNOWN_BY:]
         self._execution.seen += len(tail)
         return word
 
@@ -236,8 +254,7 @@ class _Activation:
             count, text = self._nudges.popleft()
             if count == execution.seen + len(texts) + 1:
                 texts.append(text)
-        if texts:
-            execution.tell(texts)
+        self._tell(texts)
         return bool(texts)
 
     def _missed(self) -> bool:

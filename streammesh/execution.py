@@ -20,45 +20,15 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from streammesh import codec
+from streammesh.commands import Again, Effect, Start
 from streammesh.errors import NonDeterminism, StepFailed, StepInDoubt, TaskCancelled, TaskExpired
 from streammesh.loop import RunLoop, RunTask
 from streammesh.places import place
 
-__all__ = ["Again", "Effect", "Execution", "Start"]
+__all__ = ["Execution"]
 
 _COMMANDS = frozenset(("call", "timer", "child", "begin", "patched", "step"))
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_.-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What a commit sets in motion: a verb of `run_commit`, the path of the command, the verb's arguments."""
-
-    verb: str
-    path: str
-    args: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A local step that is to run now."""
-
-    path: str
-    name: str
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    after: int
-    retries: int
-    once: bool
-
-
-class Again(BaseException):
-    """Ends this execution: the run goes on with a new input and an empty journal."""
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        super().__init__()
-        self.fields = fields
 
 
 @dataclass(slots=True)
@@ -95,8 +65,6 @@ class Execution:
         self._waiters: list[_Waiter] = []
         self.workflow = ""
         self.version = 1
-        #: How often the run has begun anew: part of the ids of what it sets in motion.
-        self.generation = 0
         self.status: dict[str, Any] = {}
         #: How often the run was continued as new, or replaced: what its steps leave behind must not meet the next ones.
         self.generation = 0
@@ -119,7 +87,6 @@ class Execution:
         self._expected = deque(sorted(self._known.values(), key=lambda record: record["after"]))
         self.seen = len(texts)
         self.workflow, self.version = first["workflow"], first["version"]
-        self.generation = first.get("generation", 0)
         self.generation = first.get("generation", 0)
         self._clock(first)
         told = [record for record in records[1:] if record["what"] not in _COMMANDS or record["what"] == "step"]

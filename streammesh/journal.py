@@ -8,8 +8,8 @@ from typing import Any
 
 from streammesh import codec
 from streammesh.batch import Batch
+from streammesh.commands import Effect
 from streammesh.errors import RunConflict, RunNotFound
-from streammesh.execution import Effect
 from streammesh.keys import Keys, check_id, check_name
 from streammesh.store import Store
 
@@ -21,12 +21,13 @@ KEPT = 7 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one execution commits. ``then``: continue, park, succeeded, failed, cancelled, stuck or again; ``value`` goes with it."""
+    """What one execution commits. ``last``: the end of the last record that it knows. ``then``: continue, park, succeeded, failed, cancelled, stuck or again; ``value`` goes with it."""
 
     id: str
     attempt: int
     number: int
     seen: int
+    last: bytes
     then: str
     value: str | bytes
     records: Sequence[bytes]
@@ -180,6 +181,7 @@ class Journal:
                     one.attempt,
                     one.number,
                     one.seen,
+                    one.last,
                     one.then,
                     one.value,
                     int(KEPT * 1000),

@@ -9,24 +9,39 @@ ready, and works inside another running loop.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 from zlib import crc32
+
+from streammesh.places import maker
 
 __all__ = ["RunLoop", "RunTask"]
 
 
-class RunTask(asyncio.Task[Any]):
-    """A task of a workflow: its ``path`` is the place in the tree of tasks where it was created ('' for the first)."""
+class Scope:
+    """What names the commands and tasks of a task: its ``path``, the place in the tree of tasks where it was created ('' for
+    the first), and how many commands of each name, and how many tasks, came from there so far."""
 
-    def __init__(self, work: Coroutine[Any, Any, Any], loop: RunLoop, path: str, number: int, name: str | None) -> None:
+    __slots__ = ("children", "given", "path")
+
+    def __init__(self, path: str) -> None:
         self.path = path
         self.children = 0
-        #: How many commands of a name this task has given so far.
         self.given: dict[str, int] = {}
+
+
+class RunTask(asyncio.Task[Any]):
+    """A task of a workflow."""
+
+    def __init__(
+        self, work: Coroutine[Any, Any, Any], loop: RunLoop, scope: Scope, number: int, name: str | None
+    ) -> None:
+        self.scope = scope
         self._number = number
-        super().__init__(work, loop=loop, name=name or f"{loop.run}/{path}")
+        super().__init__(work, loop=loop, name=name or f"{loop.run}/{scope.path}")
 
     def __hash__(self) -> int:
         return self._number
@@ -65,19 +80,35 @@ class RunLoop(asyncio.AbstractEventLoop):
         #: What went wrong where nobody was looking.
         self.problems: list[dict[str, Any]] = []
         self._closed = False
+        #: The scope of what runs in no task.
+        self.loose = Scope("")
+        #: Tasks that were made in the order of a list, for coroutines that asyncio will bring in the order of a set.
+        self._ahead: dict[Any, RunTask] = {}
 
     # -- driving
 
     def drive(self) -> None:
         """Run callbacks until none is ready."""
-        outer = asyncio._get_running_loop()
-        asyncio._set_running_loop(self)
-        try:
+        with self._running():
             while self._ready:
                 handle = self._ready.popleft()
                 if not handle.cancelled():
-                    handle._run()
+                    try:
+                        handle._run()
+                    except SystemExit:
+                        # It is the result of the task that raised it. It ends a run, not the agent.
+                        continue
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
+        asyncio._set_running_loop(self)
+        # Or the loop outside would finish what our generators left unfinished, on itself.
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            yield
         finally:
+            sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(outer)
 
     def fire(self, handle: asyncio.TimerHandle) -> None:
@@ -95,7 +126,8 @@ class RunLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)
+        if not self._closed:
+            self._ready.append(handle)
         return handle
 
     def call_later(  # type: ignore[override]
@@ -108,7 +140,8 @@ class RunLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         handle._scheduled = True  # type: ignore[attr-defined]
-        self._timer(handle)
+        if not self._closed:
+            self._timer(handle)
         return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -121,15 +154,47 @@ class RunLoop(asyncio.AbstractEventLoop):
         return RunFuture(self, self._next())
 
     def create_task(self, work: Any, *, name: str | None = None, context: Any = None) -> RunTask:
-        parent = asyncio.current_task(self) if self._driving() else None
-        if isinstance(parent, RunTask):
-            path = f"{parent.path}.{parent.children}" if parent.path else str(parent.children)
-            parent.children += 1
+        if work in self._ahead:
+            return self._ahead.pop(work)
+        by, awaitables = maker()
+        if by == "as_completed":
+            # It goes through a set of what it was given, and coroutines have addresses for hashes.
+            if not isinstance(awaitables, (list, tuple)):
+                raise TypeError(
+                    "in a workflow, asyncio.as_completed takes a list of coroutines, or tasks: their order counts"
+                )
+            made = {one: self._make(one, None, None) for one in dict.fromkeys(awaitables) if asyncio.iscoroutine(one)}
+            if work in made:
+                self._ahead.update(made)
+                return self._ahead.pop(work)
+        # Before Python 3.12 wait_for made a task of what it waits for. The paths must be those of later Pythons.
+        return self._make(work, name, context, alias=by == "wait_for")
+
+    def _make(self, work: Any, name: str | None, context: Any, alias: bool = False) -> RunTask:
+        current = asyncio.current_task(self) if self._driving() else None
+        if isinstance(current, RunTask):
+            scope = current.scope
+            if not alias:
+                path = f"{scope.path}.{scope.children}" if scope.path else str(scope.children)
+                scope.children += 1
+                scope = Scope(path)
         else:
-            path = ""
+            # Made by a callback, or the first of all.
+            scope = Scope(f"c{self.loose.children}" if self.loose.children else "")
+            self.loose.children += 1
         if context is None:
-            return RunTask(work, self, path, self._next(), name)
-        return context.run(RunTask, work, self, path, self._next(), name)  # type: ignore[no-any-return]
+            task = RunTask(work, self, scope, self._next(), name)
+        else:
+            task = context.run(RunTask, work, self, scope, self._next(), name)
+        if self._closed:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        return task
+
+    @property
+    def scope(self) -> Scope:
+        """Of what runs now."""
+        current = asyncio.current_task(self)
+        return current.scope if isinstance(current, RunTask) else self.loose
 
     def _driving(self) -> bool:
         return asyncio._get_running_loop() is self
@@ -153,6 +218,14 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._closed = True
         self._ready.clear()
 
+    def unwind(self, coroutine: Any) -> None:
+        """Close a coroutine of this loop, closed itself; what its `finally` blocks begin goes nowhere."""
+        with self._running():
+            try:
+                coroutine.close()
+            except BaseException as error:
+                self.problems.append({"message": "closing", "exception": error})
+
     def get_exception_handler(self) -> None:
         return None
 
@@ -162,14 +235,18 @@ class RunLoop(asyncio.AbstractEventLoop):
     # -- what a workflow may not do
 
     def _refuse(self, what: str) -> NoReturn:
-        raise RuntimeError(
-            f"a workflow cannot {what}: it would not happen again in the same way after a crash; do it in run.step(…) or a capability"
-        )
+        _refuse(what)
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.Handle:
         self._refuse("be called from a thread")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise RuntimeError(
+        f"a workflow cannot {what}: it would not happen again in the same way after a crash; do it in run.step(…) or a capability"
+    )
 
 
 #: What a workflow may not do, and the methods of the loop by which it would.
@@ -180,6 +257,7 @@ _REFUSED = {
         "add_reader", "add_writer",
     ),
     "listen on a socket": ("create_server", "create_unix_server"),
+    "use a pipe": ("connect_read_pipe", "connect_write_pipe"),
     "start a process": ("subprocess_exec", "subprocess_shell"),
     "ask the network": ("getaddrinfo", "getnameinfo"),
     "handle signals of the process": ("add_signal_handler",),
@@ -196,3 +274,22 @@ def _refusing(what: str) -> Callable[..., NoReturn]:
 for _what, _names in _REFUSED.items():
     for _name in _names:
         setattr(RunLoop, _name, _refusing(_what))
+
+#: The same without asyncio, by the names of Python's audit events.
+_WATCHED = {
+    "socket.__new__": "open a connection or use a socket",
+    "socket.getaddrinfo": "ask the network",
+    "subprocess.Popen": "start a process",
+    "os.system": "start a process",
+    "os.posix_spawn": "start a process",
+    "os.fork": "start a process",
+    "_thread.start_new_thread": "use threads or executors",
+}
+
+
+def _audit(event: str, args: tuple[Any, ...]) -> None:
+    if event in _WATCHED and isinstance(asyncio._get_running_loop(), RunLoop):
+        _refuse(_WATCHED[event])
+
+
+sys.addaudithook(_audit)

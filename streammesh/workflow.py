@@ -24,8 +24,9 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from streammesh import codec
+from streammesh.commands import Again, Effect
 from streammesh.errors import ConfigError, InvalidPayload
-from streammesh.execution import Again, Effect, Execution
+from streammesh.execution import Execution
 from streammesh.keys import LANES, Keys, check_id, check_name
 
 __all__ = ["Run", "Saga", "Workflow", "child_id"]
@@ -188,11 +189,11 @@ class Run:
 
     def random(self) -> random.Random:
         """A generator of its own for this place in the code, seeded by the run: the same in every replay."""
-        return random.Random(f"{self.id}/{self._execution.path('random')}")
+        return random.Random(self._child_id(self._execution.path("random")))
 
     def uuid(self) -> uuid.UUID:
         """An id that is the same in every replay."""
-        return uuid.uuid5(uuid.NAMESPACE_URL, f"streammesh:{self.id}/{self._execution.path('uuid')}")
+        return uuid.uuid5(uuid.NAMESPACE_URL, f"streammesh:{self._child_id(self._execution.path('uuid'))}")
 
     async def signal(self, name: str, timeout: float | None = None) -> Any:
         """The next signal of that name: its payload. Signals wait for their reader, in order; TimeoutError after ``timeout`` s."""
@@ -255,6 +256,9 @@ class Run:
         saga = Saga()
         try:
             yield saga
+        except GeneratorExit:
+            # The run is parked, not ended.
+            raise
         except BaseException:
             # Undoing is shielded from a second cancellation: half an undo is worse than none.
             await asyncio.shield(asyncio.ensure_future(saga._back()))

@@ -17,7 +17,7 @@ from pathlib import Path
 LEVELS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "errors health",
+        "errors health commands places",
         "keys codec settings moments loop",
         "record connections embedded batch lanes execution",
         "store workflow",
