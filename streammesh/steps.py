@@ -133,6 +133,7 @@ def _with(step: Step, said: Mapping[str, str], head: Head) -> Step:
 
 def _told(id: str, records: Sequence[Mapping[str, Any]], head: Head) -> list[Step]:
     """The steps as the journal alone tells them."""
+    generation = records[0].get("generation", 0) if records else 0
     notes = [record for record in records[1:] if record["what"] not in _COMMANDS or record["what"] == "step"]
     times = [_ms(records[0].get("at")) if records else None, *(_ms(note.get("at")) for note in notes)]
     answers = {note["of"]: note for note in notes if note["what"] in ("done", "failed", "fired")}
@@ -155,7 +156,10 @@ def _told(id: str, records: Sequence[Mapping[str, Any]], head: Head) -> list[Ste
         elif what == "patched":
             steps.append(Step("patched", record["name"], "", "marked", began=_when(times, record["after"])))
         elif what in ("call", "timer", "child"):
-            steps.append(_answered(id, record, answers.get(record["path"]), head, _when(times, record["after"])))
+            of = (
+                record["run"] if what == "child" else child_id(id, record["path"], generation) if what == "call" else ""
+            )
+            steps.append(_answered(of, record, answers.get(record["path"]), head, _when(times, record["after"])))
     return steps
 
 
@@ -163,8 +167,8 @@ def _answered(
     id: str, record: Mapping[str, Any], answer: Mapping[str, Any] | None, head: Head, began: float | None
 ) -> Step:
     what, path = record["what"], record["path"]
-    of = record["run"] if what == "child" else child_id(id, path) if what == "call" else ""
-    step = Step(what, "sleep" if what == "timer" else record["name"], path, "dropped", id=of, began=began, due=record.get("due"))  # fmt: skip
+
+    step = Step(what, "sleep" if what == "timer" else record["name"], path, "dropped", id=id, began=began, due=record.get("due"))  # fmt: skip
     if answer is None:
         return replace(step, state="waiting") if path in head.open else step
     if answer["what"] == "fired":
