@@ -3,7 +3,7 @@
 -- each run all or none.
 -- KEYS 1 prefix of the shard  2.. streams of step tasks that the effects name
 -- ARGV 1 agent  2 number of items, then for each: id, attempt, commit (a word that differs in each commit of the attempt),
---      seen (journal records known), then (continue | park | succeeded | failed | cancelled | stuck | again), its value (for
+--      seen (journal records known), the end of the last of these, then (continue | park | succeeded | failed | cancelled | stuck | again), its value (for
 --      park: names of awaited signals as JSON, or ''), retention ms, number of records, the records (JSON), number of
 --      effects, then for each: verb, path, number of arguments, the arguments
 --        task    index into KEYS, capability, task id, payload, when, then pairs     timer   ms since 1970
@@ -22,8 +22,8 @@ local i = 3
 -- Reads one item: moves i past it and returns its head, the place of its records and of its effects.
 local function item()
   local h = i
-  local records = tonumber(ARGV[h + 7])
-  local e = h + 8 + records
+  local records = tonumber(ARGV[h + 8])
+  local e = h + 9 + records
   local effects = tonumber(ARGV[e])
   local p = e + 1
   for _ = 1, effects do p = p + 3 + tonumber(ARGV[p + 2]) end
@@ -60,7 +60,7 @@ end
 
 for n = 1, tonumber(ARGV[2]) do
   local h, records, p, effects = item()
-  local id, attempt, commit, seen, word = ARGV[h], ARGV[h + 1], ARGV[h + 2], tonumber(ARGV[h + 3]), ARGV[h + 4]
+  local id, attempt, commit, seen, word = ARGV[h], ARGV[h + 1], ARGV[h + 2], tonumber(ARGV[h + 3]), ARGV[h + 5]
   local key = TAG .. 'run:' .. id
   local journal = key .. ':journal'
   local r = redis.call('HMGET', key, 'state', 'agent', 'attempt', 'commit', 'committed_at', 'entry', 'capability', 'version')
@@ -74,12 +74,21 @@ for n = 1, tonumber(ARGV[2]) do
   elseif r[1] ~= 'running' then
     out[n] = {'fenced'}
   else
-    local tail = redis.call('LRANGE', journal, seen, -1)
-    if #tail > 0 and word ~= 'continue' then
+    local tail = redis.call('LRANGE', journal, seen - 1, -1)
+    local last = table.remove(tail, 1)
+    if not last or string.sub(last, -#ARGV[h + 4]) ~= ARGV[h + 4] then
+      -- The server was killed and has lost the end of the journal. What was executed beyond it must not be built upon: it
+      -- begins anew from what there is.
+      redis.call('XACK', runs_of(r[7], r[8]), 'agents', r[6])
+      redis.call('XDEL', runs_of(r[7], r[8]), r[6])
+      wake(id, r[7], r[8], now)
+      event('run.rolled_back', 'run', id, 'workflow', r[7], 'agent', me, 'at', at)
+      out[n] = {'fenced'}
+    elseif #tail > 0 and word ~= 'continue' then
       table.insert(tail, 1, 'more')
       out[n] = tail
     else
-      for j = h + 8, h + 7 + records do redis.call('RPUSH', journal, ARGV[j]) end
+      for j = h + 9, h + 8 + records do redis.call('RPUSH', journal, ARGV[j]) end
       for _ = 1, effects do p = effect(id, key, p) end
       if records > 0 then redis.call('HDEL', key, 'deaths') end
       if records > 0 or effects > 0 or word ~= 'continue' then
@@ -92,20 +101,20 @@ for n = 1, tonumber(ARGV[2]) do
         if word == 'park' then
           -- Tasks, timers and children are open commands; the signals that it waits for only its own code knows.
           redis.call('HSET', key, 'state', 'parked')
-          if ARGV[h + 5] ~= '' then redis.call('HSET', key, 'waits', ARGV[h + 5]) else redis.call('HDEL', key, 'waits') end
+          if ARGV[h + 6] ~= '' then redis.call('HSET', key, 'waits', ARGV[h + 6]) else redis.call('HDEL', key, 'waits') end
         elseif word == 'stuck' then
-          redis.call('HSET', key, 'state', 'stuck', 'error', ARGV[h + 5])
-          event('run.stuck', 'run', id, 'workflow', r[7], 'msg', ARGV[h + 5], 'at', at)
+          redis.call('HSET', key, 'state', 'stuck', 'error', ARGV[h + 6])
+          event('run.stuck', 'run', id, 'workflow', r[7], 'msg', ARGV[h + 6], 'at', at)
         elseif word == 'again' then
           -- continue-as-new: the journal begins anew, with what was not read of the signals. What is still open belongs to
           -- the old one.
           release_all(id, fields(redis.call('HGETALL', key)), now)
           redis.call('DEL', journal)
-          for j = h + 8, h + 7 + records do redis.call('RPUSH', journal, ARGV[j]) end
+          for j = h + 9, h + 8 + records do redis.call('RPUSH', journal, ARGV[j]) end
           redis.call('HINCRBY', key, 'generation', 1)
           wake(id, r[7], r[8], now)
         else
-          finish_run(id, word, ARGV[h + 5], ARGV[h + 6], now)
+          finish_run(id, word, ARGV[h + 6], ARGV[h + 7], now)
         end
       end
       table.insert(tail, 1, 'ok')
