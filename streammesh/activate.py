@@ -9,6 +9,7 @@ activation that lost its run finds out at its next commit and is dropped without
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import random
@@ -83,11 +84,9 @@ class Activator:
             _log.warning(
                 "agent=%s run=%s interrupted, it begins anew from its journal: %s", self._me, held.id[4:], error
             )
-            self.claims.settle(held, "release", "", "", "")
-        except Exception:
-            _log.exception(
-                "agent=%s run=%s could not be executed; it begins anew from its journal", self._me, held.id[4:]
-            )
+            # A server that is full, or away, is not asked again and again.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1.0)
             self.claims.settle(held, "release", "", "", "")
         finally:
             activation.close()
@@ -134,7 +133,7 @@ class _Activation:
             # The journal is as old as the claim: look once more before waiting.
             peek = True
             while True:
-                self._start_steps()
+                begun = self._start_steps()
                 then, value = self._state()
                 if execution.records or execution.effects or then != "continue" or peek:
                     word, heard = await self._commit(then, value)
@@ -144,6 +143,10 @@ class _Activation:
                     if word == "ok" and then != "continue":
                         return
                     peek = False
+                    if word == "ok":
+                        self._run_steps(begun)
+                    else:
+                        execution.starts[:0] = begun
                     if heard:
                         continue
                 if self._take_nudges():
@@ -153,8 +156,14 @@ class _Activation:
                     if word != "more":
                         return
                 peek = self._missed()
-        except (NonDeterminism, HistoryFull) as error:
+        except (NonDeterminism, HistoryFull, PayloadError) as error:
             await self._get_stuck(str(error))
+        except MeshError:
+            raise
+        except Exception as error:
+            # What fails here fails wherever the journal is read: an operator should look, not one agent after another.
+            _log.exception("agent=%s run=%s could not be executed", self._a._me, self._id)
+            await self._get_stuck(f"it could not be executed: {told(error)}")
 
     def _state(self) -> tuple[str, Any]:
         if self._execution.done:
@@ -274,8 +283,13 @@ class _Activation:
 
     # -- local steps
 
-    def _start_steps(self) -> None:
+    def _start_steps(self) -> list[Start]:
+        """Run the steps that are asked for; those that may run once at most are returned, for when that is on record."""
         starts, self._execution.starts = self._execution.starts, []
+        self._run_steps([start for start in starts if not start.once])
+        return [start for start in starts if start.once]
+
+    def _run_steps(self, starts: list[Start]) -> None:
         for start in starts:
             step = asyncio.get_running_loop().create_task(self._step(start))
             self._steps.add(step)

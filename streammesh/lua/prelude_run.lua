@@ -40,12 +40,12 @@ end
 local function report(id, now)
   local r = redis.call('HMGET', TAG .. 'run:' .. id, 'state', 'parent', 'path', 'result', 'error')
   if not r[2] then return end
-  local open = redis.call('HGET', TAG .. 'run:' .. r[2], 'open ' .. r[3])
-  if not open or string.sub(open, 1, #id + 7) ~= 'child ' .. id .. ' ' then return end
-  if r[1] == 'succeeded' then
-    tell(r[2], r[3], outcome(r[3], r[1], r[4] or 'null', iso(now)), now)
-  elseif r[1] == 'failed' or r[1] == 'cancelled' then
-    tell(r[2], r[3], outcome(r[3], r[1], r[5] or '', iso(now)), now)
+  local final = r[1] == 'succeeded' or r[1] == 'failed' or r[1] == 'cancelled'
+  for path in string.gmatch(final and r[3] or '', '%S+') do
+    local open = redis.call('HGET', TAG .. 'run:' .. r[2], 'open ' .. path)
+    if open and string.sub(open, 1, #id + 7) == 'child ' .. id .. ' ' then
+      tell(r[2], path, outcome(path, r[1], r[1] == 'succeeded' and (r[4] or 'null') or r[5] or '', iso(now)), now)
+    end
   end
 end
 

@@ -39,7 +39,13 @@ local function effect(id, key, p)
     for j = a + 5, a + count - 1 do extra[#extra + 1] = ARGV[j] end
     redis.call('HSET', key, 'open ' .. path, 'task ' .. ARGV[a + 2])
     local stream = KEYS[tonumber(ARGV[a])]
-    enqueue(stream, usable(stream), ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], extra, now, at)
+    local kind = usable(stream)
+    local word = kind and enqueue(stream, kind, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], extra, now, at)
+    if word ~= 'ok' then
+      -- Nothing was enqueued and nobody would ever answer: the refusal is the answer.
+      local why = kind and 'there is a task ' .. ARGV[a + 2] .. ' already: ' .. word or 'the key of its stream holds another type'
+      tell(id, path, outcome(path, 'dead', why, at), now)
+    end
   elseif verb == 'timer' then
     redis.call('HSET', key, 'open ' .. path, 'timer ' .. ARGV[a])
     redis.call('ZADD', TAG .. 'due', ARGV[a], 'run ' .. id .. ' ' .. path)
@@ -48,7 +54,9 @@ local function effect(id, key, p)
   elseif verb == 'child' then
     redis.call('HSET', key, 'open ' .. path, 'child ' .. ARGV[a] .. ' ' .. ARGV[a + 4])
     local word = start(ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], 'attach', 0, 0, 0, now)
-    redis.call('HSET', TAG .. 'run:' .. ARGV[a], 'parent', id, 'path', path)
+    -- One child may be asked for in two places, which both wait for it.
+    local known = redis.call('HMGET', TAG .. 'run:' .. ARGV[a], 'parent', 'path')
+    redis.call('HSET', TAG .. 'run:' .. ARGV[a], 'parent', id, 'path', known[1] == id and known[2] .. ' ' .. path or path)
     if word ~= 'ok' then report(ARGV[a], now) end
   elseif verb == 'status' then
     redis.call('HSET', key, 'status', ARGV[a])
@@ -102,6 +110,8 @@ for n = 1, tonumber(ARGV[2]) do
           -- Tasks, timers and children are open commands; the signals that it waits for only its own code knows.
           redis.call('HSET', key, 'state', 'parked')
           if ARGV[h + 6] ~= '' then redis.call('HSET', key, 'waits', ARGV[h + 6]) else redis.call('HDEL', key, 'waits') end
+          -- What its own effects told it, such as the end of a child that was there already, is not read either.
+          if redis.call('LLEN', journal) > seen + records then wake(id, r[7], r[8], now) end
         elseif word == 'stuck' then
           redis.call('HSET', key, 'state', 'stuck', 'error', ARGV[h + 6])
           event('run.stuck', 'run', id, 'workflow', r[7], 'msg', ARGV[h + 6], 'at', at)

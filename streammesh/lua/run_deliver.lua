@@ -6,7 +6,9 @@
 -- Called by journal.Journal.deliver
 local now = clock()
 local key = TAG .. 'run:' .. ARGV[1]
-if redis.call('EXISTS', key) == 0 then return 'missing' end
+local state = redis.call('HGET', key, 'state')
+if not state then return 'missing' end
+if state == 'succeeded' or state == 'failed' or state == 'cancelled' then return 'closed' end
 if ARGV[5] ~= '' and redis.call('HSETNX', key, 'signal ' .. ARGV[5], '1') == 0 then return 'duplicate' end
 local record
 if ARGV[2] == 'signal' then
@@ -14,5 +16,5 @@ if ARGV[2] == 'signal' then
 else
   record = '{"what":"cancel","by":' .. cjson.encode(ARGV[3]) .. ',"at":"' .. iso(now) .. '"}'
 end
-local word = tell(ARGV[1], '', record, now)
-return word == 'closed' and 'closed' or 'ok'
+tell(ARGV[1], '', record, now)
+return 'ok'

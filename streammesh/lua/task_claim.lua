@@ -119,7 +119,7 @@ local function take(s, entry, flat, dead)
     end
   end
   if r[9] and redis.call('HGET', TAG .. 'run:' .. r[9], 'open ' .. r[10]) ~= 'task ' .. id then
-    finish(id, 'cancelled', 'its run no longer waits for it', {})
+    finish(id, 'cancelled', 'its run no longer waits for it', {[8] = r[8]})
     return drop(s, entry)
   end
   -- A deadline that is no number is the agent's to judge: it makes a dead letter of it.

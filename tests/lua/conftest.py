@@ -12,6 +12,7 @@ from tests.lua.shard import Shard
 from tests.servers import Server
 
 OPEN = ("queued", "delayed", "running")
+ENDED = ("succeeded", "failed", "cancelled")
 
 
 @pytest.fixture
@@ -47,6 +48,10 @@ def leaked_keys(shard: Shard) -> list[str]:
         elif word.startswith("task:"):
             state = shard.redis.hget(key, "state")
             if ends == (state in OPEN):
+                broken.append(f"{word} is {state} and {'ends' if ends else 'has no TTL'}")
+        elif word.startswith("run:"):
+            state = shard.redis.hget(key.removesuffix(":journal"), "state")
+            if ends != (state in ENDED):
                 broken.append(f"{word} is {state} and {'ends' if ends else 'has no TTL'}")
         elif ends != any(ttl for _, ttl in listed):
             broken.append(f"{word} {'ends' if ends else 'has no TTL'}")

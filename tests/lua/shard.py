@@ -330,7 +330,7 @@ class Shard:
                 continue
             kind = self.redis.type(key)
             look: Any = {
-                "hash": self.redis.hgetall, "set": lambda key: sorted(self.redis.smembers(key)), "string": self.redis.get,
+                "list": lambda key: self.redis.lrange(key, 0, -1), "hash": self.redis.hgetall, "set": lambda key: sorted(self.redis.smembers(key)), "string": self.redis.get,
                 "zset": lambda key: self.redis.zrange(key, 0, -1, withscores=True),
                 "stream": lambda key: [self.redis.xrange(key), self.pending(key.removeprefix(self.prefix))],
             }[str(kind)]  # fmt: skip
