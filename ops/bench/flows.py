@@ -10,7 +10,7 @@ from typing import Any
 
 from streammesh import Agent, Mesh, Run
 
-__all__ = ["ROLES", "finish", "park", "start"]
+__all__ = ["ROLES", "finish", "start"]
 
 Say = Callable[[Any], None]
 Heard = Callable[[], Awaitable[str]]
@@ -117,15 +117,13 @@ async def start(url: str, workflow: str, ids: list[str], input: dict[str, Any]) 
 async def finish(url: str, ids: list[str], signal: str = "") -> list[Any]:
     """The results of these runs, each signalled before if a signal is named."""
     async with Mesh.connect(url, name="bench-wait") as mesh:
-        if signal:
-            await asyncio.gather(*(mesh.run(id).signal(signal, 1) for id in ids))
-        return await asyncio.gather(*(mesh.run(id).result(timeout=120) for id in ids))
-
-
-async def park(url: str, ids: list[str]) -> list[str]:
-    """The states of these runs."""
-    async with Mesh.connect(url, name="bench-look") as mesh:
-        return [head.state for head in await asyncio.gather(*(mesh.run(id).head() for id in ids))]
+        results: list[Any] = []
+        for at in range(0, len(ids), 500):
+            some = ids[at : at + 500]
+            if signal:
+                await asyncio.gather(*(mesh.run(id).signal(signal, 1) for id in some))
+            results += await asyncio.gather(*(mesh.run(id).result(timeout=120) for id in some))
+        return results
 
 
 ROLES: dict[str, Callable[..., Awaitable[None]]] = {"flows-agent": serve, "flows": flows}
