@@ -25,7 +25,7 @@ class Timers:
         self._store = store
         self._keys = keys
 
-    async def fire(self, shard: int = 0, limit: int = 500, *, ahead: float = 0.0) -> Fired:
+    async def fire(self, shard: int = 0, limit: int = 1000, *, ahead: float = 0.0) -> Fired:
         """Queue up to ``limit`` tasks whose time has come (``ahead``: within so many seconds, for tests); atomic."""
         count, wait = await self._store.run("due_fire", [self._keys.prefix(shard)], [limit, int(ahead * 1000)])
         return Fired(int(count), int(wait) / 1000 if wait != "" else None)
