@@ -321,7 +321,7 @@ class _Activation:
 
     def close(self) -> None:
         """Let go of everything in memory."""
-        self._mesh.replies.unwatch(f"run {self._id}")
+        self._mesh.replies.unwatch(f"run {self._id}", self._nudged)
         for step in self._steps:
             step.cancel()
         self._execution.close()

@@ -230,6 +230,8 @@ class Execution:
             return await future
         except asyncio.CancelledError:
             self._pending.pop(path, None)
+            # A step that nobody waits for any more is not begun again by whoever takes the run over.
+            self.starts = [start for start in self.starts if start.path != path]
             if drop is not None:
                 self.effect("drop", path, drop)
             raise

@@ -70,9 +70,10 @@ class Replies:
         self._watchers[id] = hear
         self._begin()
 
-    def unwatch(self, id: str) -> None:
-        """Stop hearing of ``id``."""
-        self._watchers.pop(id, None)
+    def unwatch(self, id: str, hear: Callable[[Answer], None]) -> None:
+        """Let ``hear`` hear no more of ``id``; who watches it since then still does."""
+        if self._watchers.get(id) == hear:
+            del self._watchers[id]
         self._rest()
 
     def forget(self, id: str, future: asyncio.Future[Answer]) -> None:

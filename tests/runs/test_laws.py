@@ -5,6 +5,7 @@ No server: `tests.runs.world` answers. What a seed decides is the order in which
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -12,10 +13,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.runs.shapes import SHAPES
+from streammesh.workflow import Run
+from tests.runs.shapes import SHAPES, double
 from tests.runs.world import World, commands, execute, notifications, replayed
 
 ROOT = Path(__file__).parents[2]
@@ -133,6 +136,22 @@ def test_what_was_lost_in_the_middle_of_a_step_at_most_once_is_in_doubt() -> Non
     assert state == "failed"
     assert "StepInDoubt" in text
     assert "double" in text
+
+
+async def impatient(run: Run) -> Any:
+    try:
+        async with asyncio.timeout(1):
+            return await run.step(double, 1)
+    except TimeoutError:
+        return "late"
+
+
+def test_a_step_that_was_given_up_is_not_begun_again() -> None:
+    start = {"what": "start", "workflow": "impatient", "version": 1, "input": {}, "at": "2026-01-01T00:00:00.000Z"}
+    timer = {"what": "timer", "path": "timer.0", "name": "timer", "due": 1767225601001, "after": 0}
+    records, starts, ending = replayed(impatient, [start, timer, {"what": "fired", "of": "timer.0"}])
+    assert (records, starts, ending) == ([], [], ("succeeded", b'"late"'))
+    assert replayed(impatient, [start, timer])[1] == ["double.0"]
 
 
 # -- (e): whatever process it is
