@@ -95,11 +95,12 @@ class Keys:
         """The shard in which the task ``id`` lives."""
         if self.shards == 1:
             return 0
+        # What belongs to a run has the run's id before a colon, and lives with it.
+        id = id.removeprefix("run ").partition(":")[0]
         raw = _RAW_ID.match(id)
         if raw:
             return int(raw[1] or 0) % self.shards
-        # What belongs to a run has the run's id before a colon, and lives with it.
-        return crc32(id.removeprefix("run ").partition(":")[0].encode()) % self.shards
+        return crc32(id.encode()) % self.shards
 
     def runs(self, stream: str, shard: int = 0) -> str:
         return f"{self.prefix(shard)}runs:{stream}"
