@@ -248,7 +248,7 @@ async def await_outcomes(mesh: Mesh, out: Output, ids: Sequence[str], timeout: f
             state = {"resulttimeout": "open", "notfound": "missing"}.get(state, state)
             if out.json:
                 out.lines([{"id": id, "state": state, "error": said}])
-            click.echo(f"{id} {out.state(state)}: {clean(said)}", err=True)
+            out.bad(f"{id} {out.state(state)}: {clean(said)}")
         except asyncio.CancelledError:
             out.note(f"task {id} goes on: streammesh task wait {id}")
             raise

@@ -39,11 +39,15 @@ class Session:
         self.time: str | None = None
 
     @property
+    def colored(self) -> bool | None:
+        """True, False, or None: wherever there is a terminal."""
+        if self.color in ("always", "never"):
+            return self.color == "always"
+        return False if os.environ.get("NO_COLOR") else None
+
+    @property
     def output(self) -> Output:
-        color = {"always": True, "never": False}.get(self.color or "auto")
-        if color is None and os.environ.get("NO_COLOR"):
-            color = False
-        return Output(json=self.json, quiet=self.quiet, color=color, time=self.time)
+        return Output(json=self.json, quiet=self.quiet, color=self.colored, time=self.time)
 
     def settings(self) -> tuple[str, str]:
         """The URL and the namespace: options before environment before defaults."""
