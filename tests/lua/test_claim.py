@@ -347,7 +347,7 @@ def test_nothing_is_taken_over_during_the_grace_after_a_stall(shard: Shard) -> N
 
 def test_the_third_death_makes_a_task_poison(shard: Shard) -> None:
     shard.new("a", payload='{"n":1}', extra={"waiters": "cli"})
-    shard.take("a.1")
+    last = shard.take("a.1")
     for number in (1, 2):
         shard.crash(f"a.{number}")
         last = shard.take(f"a.{number + 1}", orphans=[("tasks:x", f"a.{number}")])
