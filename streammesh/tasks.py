@@ -204,6 +204,10 @@ class Tasks:
             # A record that was there before does not know this client yet.
             self._replies.forget(id, told)
             told = None
+        if verdict == "conflict unusable":
+            raise PayloadConflict(
+                f"the key {self._keys.task(id)} of the record of task {id} holds something else; use a new id, or DEL it"
+            )
         if verdict.startswith("conflict"):
             raise PayloadConflict(
                 f"task {id} is known ({verdict.partition(' ')[2]}) with another payload; use a new id, or the same payload"

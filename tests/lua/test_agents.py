@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from streammesh.errors import MeshError
 from tests.lua.shard import LEASE, Shard
 
 
