@@ -59,8 +59,6 @@ class Root(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._table:
             return None
-        if ctx.resilient_parsing and not ctx.args:
-            return self.commands[cmd_name]
         module = import_module(f"streammesh.cli.{self._table[cmd_name][0]}")
         found: click.Command = getattr(module, f"{cmd_name}_command")
         return found
