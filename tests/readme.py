@@ -12,11 +12,14 @@ import os
 import re
 import select
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.eventually import eventually_sync
 
 __all__ = ["Block", "Line", "Shell", "blocks", "looks_like", "spans"]
 
@@ -120,6 +123,7 @@ class Shell:
         self._bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
             cwd=folder, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
         )  # fmt: skip
         self._serving: list[tuple[str, int, Path]] = []
 
@@ -153,21 +157,35 @@ class Shell:
         pid, _ = self.type(f"( exec {command.partition(' #')[0]} ) >{shlex.quote(str(log))} 2>&1 & echo $!")
         self._serving.append((command, int(pid), log))
         wanted = 2 if " dev " in command else 1
-        end = time.monotonic() + timeout
-        while (text := log.read_text() if log.exists() else "").count(" ready ") < wanted:
-            if time.monotonic() > end or not _lives(int(pid)):
-                raise AssertionError(f"{command!r} has no {wanted} agents ready; it printed:\n{text}")
-            time.sleep(0.02)
-        return text
+
+        def ready() -> bool:
+            assert log.read_text().count(" ready ") >= wanted, log.read_text()
+            return True
+
+        def ended() -> bool:
+            return not _lives(int(pid))
+
+        eventually_sync(lambda: ended() or ready(), timeout, f"{command!r} has {wanted} agents ready")
+        assert not ended(), f"{command!r} ended at once; it printed:\n{log.read_text()}"
+        return log.read_text()
 
     def close(self) -> dict[str, int]:
         """End what serves, the last one first, and the shell; returns command -> exit code."""
         codes = {}
-        for command, pid, log in reversed(self._serving):
-            _, code = self.type(f"kill -TERM {pid}; wait {pid}")
-            codes[command] = code if "Traceback" not in log.read_text() else 1
-        assert self._bash.stdin
-        self._bash.communicate(timeout=10)
+        try:
+            for command, pid, log in reversed(self._serving):
+                _, code = self.type(f"kill -TERM {pid}; wait {pid}")
+                codes[command] = code if "Traceback" not in log.read_text() else 1
+            self._bash.communicate(timeout=10)
+        except (TimeoutError, EOFError, BrokenPipeError):
+            # A command that does not end keeps the shell. What serves can still leave in order, and takes its server along.
+            for _, pid, _ in self._serving:
+                if _lives(pid):
+                    os.kill(pid, signal.SIGTERM)
+            eventually_sync(lambda: not any(_lives(pid) for _, pid, _ in self._serving), timeout=30)
+            os.killpg(self._bash.pid, signal.SIGKILL)
+            self._bash.communicate(timeout=10)
+            raise
         return codes
 
 
