@@ -153,6 +153,7 @@ class Shell:
     def serve(self, command: str, timeout: float = 30.0) -> str:
         """Start what serves, and return its log once its agents are ready."""
         log = self._folder / f".serving-{len(self._serving)}.log"
+        log.touch()  # the shell makes it only when it gets round to it
         # A process of its own rather than a job of the shell's: `exec` makes its pid the one that is to be ended.
         pid, _ = self.type(f"( exec {command.partition(' #')[0]} ) >{shlex.quote(str(log))} 2>&1 & echo $!")
         self._serving.append((command, int(pid), log))
