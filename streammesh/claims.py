@@ -197,15 +197,15 @@ class Claims:
 
         ``back`` hands what was read and not begun back instead, all of it; True when there was something.
         """
-        order = self.lanes.order(shard)
-        index = {stream: at for at, stream in enumerate(order.streams, 2)}
         # What is in the inbox stays: it is for nobody else.
         own = self._keys.inbox(self._me, shard) if back else ""
+        if back and all(stream == own for stream, _ in self._backlog[shard]):
+            # Before a turn of the lanes is used up for nothing.
+            return False
+        order = self.lanes.order(shard)
+        index = {stream: at for at, stream in enumerate(order.streams, 2)}
         given = [one for one in self._backlog[shard] if one[0] in index and one[0] != own][: None if back else count]
-        if back:
-            count = len(given)
-            if not count:
-                return False
+        count = len(given) if back else count
         # What is paused by now is left to the heartbeat, which hands it back: kept, it would make this loop spin.
         rest = [one for one in self._backlog[shard] if one[0] in index and one not in given]
         orphans = [(stream, consumer) for stream, consumer in self._orphans[shard] if stream in index and not back]
