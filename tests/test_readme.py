@@ -55,11 +55,12 @@ def environment(folder: Path) -> dict[str, str]:
     bin = folder / "bin"
     bin.mkdir()
     real = shutil.which("redis-cli")
-    cli = f"{real} -e --no-raw" if real else f"{sys.executable} -m tests.redis_cli"
+    python = shlex.quote(sys.executable)
+    cli = f"{shlex.quote(real)} -e --no-raw" if real else f"{python} -m tests.redis_cli"
     plugin = not any(point.name == "streammesh" for point in entry_points(group="pytest11"))
     for name, text in {
-        "python": f'exec {sys.executable} "$@"',
-        "streammesh": f'exec {sys.executable} -m streammesh "$@"',
+        "python": f'exec {python} "$@"',
+        "streammesh": f'exec {python} -m streammesh "$@"',
         # The README's lines are for the default port; here there is only the socket of `dev`.
         "redis-cli": f'case "$1" in -s) exec {cli} "$@";; esac; exec {cli} -s .streammesh/valkey.sock "$@"',
     }.items():
