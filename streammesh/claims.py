@@ -89,6 +89,8 @@ class Claims:
         self._reading = [False for _ in shards]
         self._ticks = [time.monotonic() for _ in shards]
         self.idle = asyncio.Event()
+        #: Slots that claims under way may fill.
+        self._reserved = 0
 
     # -- which streams
 
@@ -132,6 +134,9 @@ class Claims:
         """Claim until draining. Supervised by the agent: an error ends the loop and it is begun anew."""
         while not self.draining:
             self._ticks[shard] = time.monotonic()
+            if self._full() and await self._claim(shard, 0, back=True):
+                # Its read brought something when another shard had been quicker: somebody who is free should have it.
+                continue
             if self.free <= 0 or len(self._unsettled[shard]) > UNSETTLED:
                 # Waiting for a handler to end may take as long as the handler does: it is no standstill.
                 self._ticks[shard] = math.inf
@@ -149,12 +154,17 @@ class Claims:
                 if not self._look[shard] and not self._backlog[shard]:
                     continue
             self._empty[shard] = False
-            # Reads reserve no slot, or shards would take turns of BLOCK seconds for a single one. What a read brings when
-            # another shard was quicker waits in the backlog; if that takes long, the heartbeat hands it back as a stray.
+            # Reads reserve no slot, or shards would take turns of BLOCK seconds for a single one.
             self._look[shard] = self.free <= 0
             if self.free > 0 and await self._claim(shard, min(self.free, CLAIM)):
                 self._look[shard] = True
+            if self._full() and any(self._reading):
+                self.wake()
         self._empty[shard] = True
+
+    def _full(self) -> bool:
+        """Whether every slot is in use, rather than reserved by a claim under way."""
+        return self.free <= 0 and not self._reserved
 
     def ticked(self) -> float:
         """The monotonic time at which the claim loop that is furthest behind last moved."""
@@ -186,14 +196,23 @@ class Claims:
             # fakeredis wakes a counted blocking read with nothing in its hands.
             self._look[shard] = True
 
-    async def _claim(self, shard: int, count: int) -> bool:
-        """One claim of up to ``count`` entries; True when there may be more at once."""
+    async def _claim(self, shard: int, count: int, *, back: bool = False) -> bool:
+        """One claim of up to ``count`` entries; True when there may be more at once.
+
+        ``back`` hands what was read and not begun back instead, all of it; True when there was something.
+        """
+        # What is in the inbox stays: it is for nobody else.
+        own = self._keys.inbox(self._me, shard) if back else ""
+        if back and all(stream == own for stream, _ in self._backlog[shard]):
+            # Before a turn of the lanes is used up for nothing.
+            return False
         order = self.lanes.order(shard)
         index = {stream: at for at, stream in enumerate(order.streams, 2)}
-        given = [(stream, entry) for stream, entry in self._backlog[shard] if stream in index][:count]
+        given = [one for one in self._backlog[shard] if one[0] in index and one[0] != own][: None if back else count]
+        count = len(given) if back else count
         # What is paused by now is left to the heartbeat, which hands it back: kept, it would make this loop spin.
         rest = [one for one in self._backlog[shard] if one[0] in index and one not in given]
-        orphans = [(stream, consumer) for stream, consumer in self._orphans[shard] if stream in index]
+        orphans = [(stream, consumer) for stream, consumer in self._orphans[shard] if stream in index and not back]
         args: list[Any] = [self._me, count, int(self._lease * 1000), int(RETENTION * 1000), POISON, len(given)]
         for stream, entry in given:
             args += (index[stream], entry)
@@ -202,7 +221,10 @@ class Claims:
             args += (index[stream], consumer)
         args += order.about
         self._backlog[shard] = rest
-        self.free -= count
+        # What goes back takes no slot.
+        reserved = 0 if back else count
+        self.free -= reserved
+        self._reserved += reserved
         taken = 0
         try:
             items, skipped = await self._mesh.store.run(
@@ -211,7 +233,8 @@ class Claims:
             taken = len(items)
         finally:
             # What was reserved and not used is free again, also for a loop of another shard that waits for it.
-            self.free += count - taken
+            self._reserved -= reserved
+            self.free += 0 if back else count - taken
             self._room.set()
         self.claimed += taken
         for at, entry, id, attempt, failures, _, flat in items:
@@ -222,14 +245,14 @@ class Claims:
             if run:
                 held.journal = flat
             self.held[held.stream, entry] = held
-            if self.draining:
+            if back or self.draining:
                 self.settle(held, "release", "", "", "")
-                self.free += 1
+                self.free += 0 if back else 1
             else:
                 self._start(held)
         if orphans and taken < count:
             self._orphans[shard] = []
-        return taken + skipped >= count or bool(rest) or bool(self._orphans[shard])
+        return back or taken + skipped >= count or bool(rest) or bool(self._orphans[shard])
 
     def forget(self, held: Held) -> None:
         """Drop an entry that is no longer ours; nothing is settled."""
@@ -345,7 +368,7 @@ class Claims:
         for shard in range(self._keys.shards):
             while self._backlog[shard]:
                 before = len(self._backlog[shard])
-                await self._claim(shard, before)
+                await self._claim(shard, 0, back=True)
                 if len(self._backlog[shard]) >= before:
                     break
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from streammesh.dead import DeadLetters
 from streammesh.embedded import Embedded
@@ -124,7 +124,7 @@ class Mesh:
 
     async def close(self) -> None:
         """Close the connections; an embedded server is stopped when nobody else uses it."""
-        if hasattr(self, "replies"):
+        if "replies" in self.__dict__:
             await self.replies.close()
         await self.store.close()
         if self._embedded:
@@ -137,6 +137,14 @@ class Mesh:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Reached by what `open` makes, before it is made."""
+            if name in ("keys", "replies", "tasks", "timers", "dead", "registry", "messages", "status"):
+                raise ConfigError("the mesh is not open; use `async with Mesh.connect(…) as mesh:`")
+            raise AttributeError(f"a Mesh has no {name!r}")
 
     def __repr__(self) -> str:
         return f"Mesh({self.namespace!r} at {self.store.where})"

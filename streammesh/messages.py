@@ -1,7 +1,8 @@
 """Messages between agents and clients: to one inbox, to everybody, or as a request that expects an answer.
 
-A message to an agent stays pending until its handler has run; it may run again after a crash. A request ends in an
-answer, a typed error as soon as nobody can answer (NoCapableAgent, UnknownAgent, AgentDied), or its deadline.
+A message to an agent stays pending until its handler has run; when that raises, or the agent dies before it has, it becomes
+a dead letter of `inbox`. A broadcast is heard at most once by each agent. A request ends in an answer, a typed error as soon
+as nobody can answer (NoCapableAgent, UnknownAgent, AgentDied), or its deadline.
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@ may move. The registry is shard 0's; a lost one (restart without data, FLUSHALL)
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streammesh.errors import UnknownAgent
+from streammesh.errors import ServerFull, UnknownAgent
 from streammesh.keys import Keys, check_name
 from streammesh.moments import iso_now
 from streammesh.store import Reply, Store, ThreadLink
@@ -181,14 +181,14 @@ class Registry:
         """Stop agents from taking new tasks of a capability; running ones finish. False when it was paused already."""
         check_name(capability, "capability")
         fresh = await self._store.command("HSET", self._keys.cap(capability), "paused", by)
-        await self._act("pause", capability=capability, by=by)
+        await self._announce("pause", capability, by)
         return bool(fresh)
 
     async def resume(self, capability: str, *, by: str = "client") -> bool:
         """Let agents take tasks of the capability again. False when it was not paused."""
         check_name(capability, "capability")
         was = await self._store.command("HDEL", self._keys.cap(capability), "paused")
-        await self._act("resume", capability=capability, by=by)
+        await self._announce("resume", capability, by)
         return bool(was)
 
     async def paused(self, capabilities: Iterable[str]) -> frozenset[str]:
@@ -203,13 +203,13 @@ class Registry:
         await self._act("drain", agent=id, by=by)
         return id
 
+    async def _announce(self, kind: str, capability: str, by: str) -> None:
+        # Done already; agents learn of it by their next beat anyway. A full server must not make an error of it.
+        with contextlib.suppress(ServerFull):
+            await self._act(kind, capability=capability, by=by)
+
     async def _act(self, kind: str, **fields: str) -> None:
         flat = [item for pair in fields.items() for item in pair]
         await self._store.command(
             "XADD", self._keys.control, "MAXLEN", "~", 1000, "*", "type", kind, *flat, "at", iso_now()
         )
-
-    @staticmethod
-    def schema(parameters: Mapping[str, str]) -> str:
-        """The parameters of a handler as one readable line of JSON."""
-        return json.dumps(dict(parameters), separators=(",", ":"))

@@ -148,13 +148,8 @@ class Serving:
                 self.activator.close()
             self.performer.close()
             self._state = "left"
-            _log.info(
-                "agent=%s left claimed=%d settled=%d stale=%d",
-                self.id,
-                self.claims.claimed,
-                self.claims.settled,
-                self.claims.stale,
-            )
+            done = self.claims
+            _log.info("agent=%s left claimed=%d settled=%d stale=%d", self.id, done.claimed, done.settled, done.stale)
 
     def _ticked(self) -> float:
         """When the loops that find and take over work last moved: a process in which one hangs is not alive."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from streammesh import codec
 from streammesh.batch import Batch
-from streammesh.errors import InvalidPayload, PayloadConflict, TaskError, TaskNotFound
+from streammesh.errors import InvalidPayload, PayloadConflict, ResultTimeout, TaskError, TaskNotFound
 from streammesh.keys import LANES, Keys, check_id, check_name
 from streammesh.moments import iso_now, moment, when
 from streammesh.record import RETENTION, Record, lineage, new_id
@@ -26,24 +26,8 @@ __all__ = ["Task", "Tasks"]
 
 #: Header names that the wire uses itself.
 _RESERVED = frozenset(
-    [
-        "id",
-        "payload",
-        "attempt",
-        "at",
-        "capability",
-        "deadline",
-        "run",
-        "step",
-        "correlation",
-        "causation",
-        "hops",
-        "traceparent",
-        "by",
-        "reply_to",
-        "type",
-    ]
-)
+    ("id", "payload", "attempt", "at", "capability", "deadline", "run", "step", "correlation", "causation", "hops", "traceparent", "by", "reply_to", "type")
+)  # fmt: skip
 
 
 class Task:
@@ -204,6 +188,10 @@ class Tasks:
             # A record that was there before does not know this client yet.
             self._replies.forget(id, told)
             told = None
+        if verdict == "conflict unusable":
+            raise PayloadConflict(
+                f"the key {self._keys.task(id)} of the record of task {id} holds something else; use a new id, or DEL it"
+            )
         if verdict.startswith("conflict"):
             raise PayloadConflict(
                 f"task {id} is known ({verdict.partition(' ')[2]}) with another payload; use a new id, or the same payload"
@@ -271,8 +259,14 @@ class Tasks:
 
     async def call(self, capability: str, payload: Mapping[str, Any], timeout: float | None, **options: Any) -> Any:
         """Enqueue with this client on the list of waiters from the start, and wait for the result."""
-        async with asyncio.timeout(timeout) as scope:
-            task = await self.enqueue(capability, payload, wait=True, **options)
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                task = await self.enqueue(capability, payload, wait=True, **options)
+        except TimeoutError:
+            raise ResultTimeout(
+                f"no answer from the server at {self._store.where} within {timeout} s; whether the {capability!r} task is enqueued is unknown, "
+                "with an id= it is safe to call again"
+            ) from None
         left = None if timeout is None else max(0.0, (scope.when() or 0.0) - asyncio.get_running_loop().time())
         return await task.result(left)
 

@@ -15,7 +15,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     parser.addoption(
         "--slow", action="store_true", help="run the tests marked slow as well (they are left out by default)"
     )
-    parser.addoption("--chaos-seed", type=int, default=7, metavar="N", help="decides the tasks and faults of chaos runs")
+    parser.addoption(
+        "--chaos-seed", type=int, default=7, metavar="N", help="decides the tasks and faults of chaos runs"
+    )
     if not pluginmanager.has_plugin("streammesh"):
         # Not installed, only on the path: then there is no entry point by which pytest would find the plugin.
         pluginmanager.register(testing, "streammesh")

@@ -115,7 +115,8 @@ class Oracle:
         if task.state == "running" and task.entry is entry and task.agent != dead:
             return []
         if task.entry is not entry or task.state not in ("queued", "running"):
-            return self.away(entry) or []
+            self.away(entry)
+            return []
         if task.cancel:
             task.state = "cancelled"
         elif task.state == "running":
@@ -126,7 +127,8 @@ class Oracle:
         if entry.late and task.state in OPEN:
             task.state = "expired"
         if task.state not in OPEN:
-            return self.away(entry) or []
+            self.away(entry)
+            return []
         task.state, task.agent, task.attempt = "running", me, task.attempt + 1
         return [(id, task.attempt, task.failures, task.deaths)]
 
@@ -158,19 +160,19 @@ class Oracle:
             task = self.tasks.get(id)
             if task and task.entry and (task.state, task.agent, task.attempt) == ("running", me, attempt):
                 cancel += [id] if task.cancel else []
-                for mine in self.stream:
-                    if mine.real == entry:
-                        mine.owner, mine.aged = me, False
+                for one in self.stream:
+                    if one.real == entry:
+                        one.owner, one.aged = me, False
             else:
                 lost.append(f"{id} {attempt}")
         strays = [entry for entry in self.of(me) if entry.aged and entry.real not in ours]
-        for entry in strays:
-            known = self.tasks.get(self.id_of(entry))
+        for stray in strays:
+            known = self.tasks.get(self.id_of(stray))
             if known is None:
-                self.stream.append(Entry(entry.id, entry.payload, entry.late))
-            elif known.entry is entry and known.state in OPEN:
-                self.put(self.id_of(entry))
-            self.away(entry)
+                self.stream.append(Entry(stray.id, stray.payload, stray.late))
+            elif known.entry is stray and known.state in OPEN:
+                self.put(self.id_of(stray))
+            self.away(stray)
         return lost, cancel, len(strays)
 
     def fire(self, limit: int) -> int:

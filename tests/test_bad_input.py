@@ -271,6 +271,16 @@ def test_names_and_options_that_cannot_work_are_refused_where_they_are_written(m
         make()
 
 
+async def test_a_mesh_that_is_not_open_says_what_to_do(namespace: str) -> None:
+    mesh = Mesh.connect("memory://unopened", namespace=namespace)
+    for call in (lambda: mesh.enqueue("take"), lambda: mesh.agents(), lambda: mesh.send("a", "b")):
+        with pytest.raises(ConfigError, match="not open; use `async with"):
+            await call()
+    await mesh.close()
+    with pytest.raises(AttributeError, match="no 'enquue'"):
+        mesh.enquue  # type: ignore[attr-defined]  # noqa: B018
+
+
 # -- results
 
 RESULTS: dict[str, tuple[Any, str]] = {

@@ -14,7 +14,7 @@ import tenacity
 from redis.asyncio import Redis
 
 from streammesh import Agent, Mesh, Reject, Retry, State, TaskContext
-from streammesh.errors import StoreUnavailable, TaskDead, TaskFailed
+from streammesh.errors import ResultTimeout, StoreUnavailable, TaskDead, TaskFailed
 from streammesh.store import load_script
 from streammesh.testing import leaked_keys
 from tests.eventually import eventually
@@ -134,6 +134,14 @@ async def test_a_black_hole_ends_in_a_typed_error(mesh: Mesh, line: Line, monkey
             await far.store.command("PING", timeout=0.2, patient=False)
         line.release()
         assert (await far.enqueue("count", n=1)).created
+
+
+async def test_a_call_that_the_server_never_confirmed_says_so(mesh: Mesh, line: Line) -> None:
+    async with client(line, mesh) as far:
+        line.hold()
+        with pytest.raises(ResultTimeout, match=r"no answer from the server.*with an id= it is safe to call again"):
+            await far.call("count", {"n": 1}, timeout=0.2)
+        line.release()
 
 
 # -- agents

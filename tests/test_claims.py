@@ -49,6 +49,38 @@ async def test_one_slot_serves_any_number_of_shards_without_waiting_between_them
     assert set(at_once) == {1}
 
 
+async def test_who_has_no_free_slot_keeps_nothing_from_others(mesh: Mesh) -> None:
+    """With several shards the reads of the other ones are under way when the last slot is taken."""
+    go_on = asyncio.Event()
+
+    def make(name: str) -> Agent:
+        agent = Agent(name, slots=1)
+
+        @agent.capability("long")
+        async def long() -> None:
+            await go_on.wait()
+
+        @agent.capability("short")
+        async def short() -> str:
+            return name
+
+        return agent
+
+    busy, free = make("busy"), make("free")
+    async with Mesh.connect(mesh.url, namespace=mesh.namespace) as other:
+        for round in range(3):
+            go_on.clear()
+            async with working(mesh, busy):
+                await eventually(lambda: busy.serving and all(busy.serving.claims._empty))
+                long = await mesh.enqueue("long")
+                await eventually(lambda: busy.serving and busy.serving.claims.held)
+                async with working(other, free):
+                    tasks = [await mesh.enqueue("short", id=f"short-{round}-{n}") for n in range(12)]
+                    assert {await task.result(2) for task in tasks} == {"free"}
+                    go_on.set()
+                    await long.result(5)
+
+
 async def test_work_that_comes_together_with_a_pause_waits_and_nobody_spins(mesh: Mesh, url: str) -> None:
     agent = Agent("patient", lease=0.5)
     ran = []

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ops.bench import clients, floors
 from ops.bench.agents import TOIL
 from ops.bench.figures import Figure
-from ops.bench.process import Child, Server, until
+from ops.bench.process import Child, Server, quiet, until
 from ops.bench.size import Size
 
 __all__ = ["Drain", "measure", "of_agents", "stream_of", "wait_until_drained"]
@@ -51,6 +51,7 @@ def measure(size: Size, say: Say) -> list[Figure]:
             if name == "crowd" and turn >= 2:
                 continue
             say(f"throughput, round {turn + 1} of {size.rounds}: {name}")
+            quiet(size.patience)
             drains[name].append(drain := case())
             say(f"    {drain.rate:,.0f}/s, agents {drain.agent_cpu:.3f} and server {drain.server_cpu:.3f} s for 10,000")
     rates = {name: [drain.rate for drain in found] for name, found in drains.items()}

@@ -40,8 +40,18 @@ class Figure:
         return cls(name, unit, tuple(values))
 
     @classmethod
-    def at_most(cls, name: str, unit: str, values: Sequence[float], most: float) -> Figure:
-        return cls(name, unit, tuple(values), target=f"<= {most:,g}", met=median(values) <= most)
+    def at_most(
+        cls,
+        name: str,
+        unit: str,
+        values: Sequence[float],
+        most: float,
+        *,
+        floor: str = "",
+        floors: Sequence[float] = (),
+    ) -> Figure:
+        """A figure that is held to ``most``; its floor, if it has one, is shown beside it."""
+        return cls(name, unit, tuple(values), floor, tuple(floors), f"<= {most:,g}", median(values) <= most)
 
     @classmethod
     def at_least(cls, name: str, unit: str, values: Sequence[float], least: float) -> Figure:

@@ -20,7 +20,7 @@ import redis
 
 from streammesh.embedded import find_server
 
-__all__ = ["Child", "Server", "until"]
+__all__ = ["Child", "Server", "quiet", "until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -36,6 +36,21 @@ def until(condition: Callable[[], Any], timeout: float, what: str, pause: float 
         if time.monotonic() > end:
             raise TimeoutError(f"not within {timeout:g} s: {what}")
         time.sleep(pause)
+
+
+def quiet(patience: float) -> None:
+    """Wait until others leave the machine alone, for ``patience`` seconds at most: what they use is missing from a figure."""
+
+    def busy() -> int:
+        user, nice, system = Path("/proc/stat").read_text().split(maxsplit=4)[1:4]
+        return int(user) + int(nice) + int(system)
+
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        before, began = busy(), time.monotonic()
+        time.sleep(0.4)
+        if (busy() - before) / _TICKS < 0.2 * (time.monotonic() - began):
+            return
 
 
 class Server:

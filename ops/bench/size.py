@@ -11,6 +11,7 @@ __all__ = ["FULL", "TINY", "Size"]
 class Size:
     """Counts and durations of one round. ``slots`` are those of the agents in the throughput and memory cases.
 
+    ``patience`` is how many seconds a case waits for a quiet machine, before it begins all the same.
     A crowd gets ``crowd_drain`` tasks: with few for each, one would see only how it begins and ends.
     """
 
@@ -29,6 +30,7 @@ class Size:
     retention: float = 15.0
     idle: float = 10.0
     million: int = 1_000_000
+    patience: float = 15.0
     held: int = 100
     leases: tuple[float, ...] = (10.0, 2.0)
     flows: int = 4_000
@@ -43,5 +45,5 @@ class Size:
 FULL = Size()
 TINY = Size(
     rounds=1, slots=8, drain=200, crowd=3, crowd_drain=200, toil=50, enqueue=20, bulk=50, calls=5, steady=20, stored=100, retention=1.0, idle=0.5,
-    million=400, held=3, leases=(0.5,), flows=20, chains=3, fan=10, parked=5, timers=10, takeovers=1, chained=4,
+    million=400, patience=0.0, held=3, leases=(0.5,), flows=20, chains=3, fan=10, parked=5, timers=10, takeovers=1, chained=4,
 )  # fmt: skip

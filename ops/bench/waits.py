@@ -9,7 +9,7 @@ from typing import Any
 
 from ops.bench import floors
 from ops.bench.figures import Figure
-from ops.bench.process import Server
+from ops.bench.process import Server, quiet
 from ops.bench.size import Size
 
 __all__ = ["enqueueing", "latency", "steady"]
@@ -23,6 +23,7 @@ def enqueueing(size: Size, say: Say) -> list[Figure]:
     for turn in range(size.rounds):
         for role, values in rates.items():
             say(f"enqueue, round {turn + 1} of {size.rounds}: {role}")
+            quiet(size.patience)
             with Server() as server:
                 child = server.child(role, count=size.bulk if role == "enqueue-many" else size.enqueue).ready()
                 child.say("go")
@@ -42,6 +43,7 @@ def latency(size: Size, say: Say) -> list[Figure]:
     for turn in range(size.rounds):
         for role in ("bare-call", "call"):
             say(f"latency, round {turn + 1} of {size.rounds}: {role}")
+            quiet(size.patience)
             took = _answered(role, count=size.calls)
             p50[role].append(_percentile(took, 50))
             p99[role].append(_percentile(took, 99))
@@ -61,6 +63,7 @@ def steady(size: Size, say: Say) -> list[Figure]:
     for turn in range(size.rounds):
         for role, values in p99.items():
             say(f"steady, round {turn + 1} of {size.rounds}: {role} at {size.rate:g}/s")
+            quiet(size.patience)
             said = _answered(role, count=size.steady, rate=size.rate)
             values.append(_percentile(said["result"], 99))
             if "begun" in said:
@@ -69,7 +72,9 @@ def steady(size: Size, say: Say) -> list[Figure]:
     return [
         Figure.shown(f"bare at {size.rate:g}/s, p99", "ms", p99["bare-steady"]),
         Figure.shown(f"call to begin at {size.rate:g}/s, p99", "ms", begun),
-        Figure.at_most(f"call to result at {size.rate:g}/s, p99", "ms", p99["steady"], 2.5),
+        Figure.at_most(
+            f"call to result at {size.rate:g}/s, p99", "ms", p99["steady"], 2.5, floor="bare", floors=p99["bare-steady"]
+        ),
     ]
 
 

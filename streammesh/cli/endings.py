@@ -73,7 +73,7 @@ def code_of(error: BaseException) -> int:
     return next((code for kind, code in table if isinstance(error, kind)), 1)
 
 
-def report(error: BaseException, *, verbose: bool) -> int:
+def report(error: BaseException, *, verbose: bool, color: bool | None = None) -> int:
     """Say on stderr what went wrong, in one line of cause and cure, and return the exit code."""
     if isinstance(error, Unread):
         # What is still buffered goes nowhere.
@@ -82,32 +82,35 @@ def report(error: BaseException, *, verbose: bool) -> int:
         return 0
     if isinstance(error, Ended):
         if str(error):
-            _say(str(error))
+            _say(str(error), color)
         return error.code
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show(sys.stderr)
         return 2
     if isinstance(error, click.ClickException):
-        _say(error.format_message())
+        _say(error.format_message(), color)
         context = getattr(error, "ctx", None)
         if context is not None:
             click.echo(f"see: {context.command_path} --help", err=True)
         return 2
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        _say("interrupted")
+        _say("interrupted", color)
         return 130
     if verbose:
         traceback.print_exception(error)
     from streammesh.errors import MeshError
 
     if isinstance(error, MeshError):
-        _say(str(error) or type(error).__name__)
+        _say(str(error) or type(error).__name__, color)
         return code_of(error)
     frame = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
     where = f" ({frame.filename}:{frame.lineno})" if frame else ""
-    _say(f"a fault in streammesh itself: {type(error).__name__}: {error}{where}; -v shows all of it, please report it")
+    _say(
+        f"a fault in streammesh itself: {type(error).__name__}: {error}{where}; -v shows all of it, please report it",
+        color,
+    )
     return 1
 
 
-def _say(message: str) -> None:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {clean(message, lines=True)}", err=True)
+def _say(message: str, color: bool | None) -> None:
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {clean(message, lines=True)}", err=True, color=color)

@@ -104,10 +104,10 @@ async def _foresee(mesh: Mesh, out: Output, capability: str, later: float | date
     offered = {name for agent in await mesh.agents() for name in agent.capabilities}
     if capability not in offered:
         close = difflib.get_close_matches(capability, offered, n=1)
-        hint = f"; did you mean {close[0]}?" if close else f" (offered: {', '.join(sorted(offered)) or 'none'})"
-        out.warn(
-            f"no live agent offers {capability}{hint} The task waits until one does.".replace("? The", "? If not, the")
+        hint = (
+            f"; did you mean {close[0]}? If not," if close else f" (offered: {', '.join(sorted(offered)) or 'none'});"
         )
+        out.warn(f"no live agent offers {capability}{hint} the task waits until one does")
     paused = (await mesh.registry.capabilities()).get(capability, {}).get("paused")
     if paused:
         out.warn(f"{capability} is paused by {paused}; the task waits for `streammesh caps resume {capability}`")
@@ -248,7 +248,7 @@ async def await_outcomes(mesh: Mesh, out: Output, ids: Sequence[str], timeout: f
             state = {"resulttimeout": "open", "notfound": "missing"}.get(state, state)
             if out.json:
                 out.lines([{"id": id, "state": state, "error": said}])
-            click.echo(f"{id} {out.state(state)}: {clean(said)}", err=True)
+            out.bad(f"{id} {out.state(state)}: {clean(said)}")
         except asyncio.CancelledError:
             out.note(f"task {id} goes on: streammesh task wait {id}")
             raise

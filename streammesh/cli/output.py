@@ -33,6 +33,7 @@ class Output:
     """
 
     def __init__(self, *, json: bool, quiet: bool, color: bool | None, time: str | None) -> None:
+        self._talk = color
         self.json = json
         self.quiet = quiet
         self.tty = sys.stdout.isatty()
@@ -95,11 +96,15 @@ class Output:
     def note(self, text: str) -> None:
         """A notice on stderr, not with -q."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(text, err=True, color=self._talk)
 
     def warn(self, text: str) -> None:
         """Something that should be known, on stderr."""
-        click.echo(f"{click.style('warning:', fg='yellow')} {text}", err=True)
+        click.echo(f"{click.style('warning:', fg='yellow')} {text}", err=True, color=self._talk)
+
+    def bad(self, text: str) -> None:
+        """What became of one of many, on stderr; a state in it keeps its colour there."""
+        click.echo(text, err=True, color=self._talk)
 
     # -- style
 

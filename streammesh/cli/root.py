@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -59,8 +60,6 @@ class Root(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._table:
             return None
-        if ctx.resilient_parsing and not ctx.args:
-            return self.commands[cmd_name]
         module = import_module(f"streammesh.cli.{self._table[cmd_name][0]}")
         found: click.Command = getattr(module, f"{cmd_name}_command")
         return found
@@ -124,9 +123,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
     except BaseException as error:
-        return report(error, verbose=bool(session.verbose))
+        return report(error, verbose=bool(session.verbose), color=session.colored)
 
 
 def main() -> NoReturn:
     """The entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        # What tasks hold need not fit the terminal's encoding, nor be text at all.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run())

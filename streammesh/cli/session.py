@@ -39,11 +39,15 @@ class Session:
         self.time: str | None = None
 
     @property
+    def colored(self) -> bool | None:
+        """True, False, or None: wherever there is a terminal."""
+        if self.color in ("always", "never"):
+            return self.color == "always"
+        return False if os.environ.get("NO_COLOR") else None
+
+    @property
     def output(self) -> Output:
-        color = {"always": True, "never": False}.get(self.color or "auto")
-        if color is None and os.environ.get("NO_COLOR"):
-            color = False
-        return Output(json=self.json, quiet=self.quiet, color=color, time=self.time)
+        return Output(json=self.json, quiet=self.quiet, color=self.colored, time=self.time)
 
     def settings(self) -> tuple[str, str]:
         """The URL and the namespace: options before environment before defaults."""
@@ -94,10 +98,17 @@ def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None
     return callback
 
 
-def _globals() -> list[click.Option]:
+class _Everywhere(click.Option):
+    """A global option as a command has it: known to the parser and to completion, but not in the list of its help."""
+
+    def get_help_record(self, ctx: click.Context) -> None:
+        return None
+
+
+def _globals(kind: type[click.Option] = click.Option) -> list[click.Option]:
     def option(*declared: str, **how: Any) -> click.Option:
         name = max(declared, key=len).removeprefix("--").replace("-", "_")
-        return click.Option(declared, expose_value=False, callback=_remember(name), **how)
+        return kind(declared, expose_value=False, callback=_remember(name), **how)
 
     return [
         option("-u", "--url", metavar="URL", help="The server: redis:// rediss:// unix:// embedded://DIR memory://"),
@@ -130,10 +141,9 @@ class Command(click.Command):
 
 @functools.cache
 def _quiet_copies() -> tuple[click.Option, ...]:
-    """The global options as a command has them: hidden, and without an environment variable of their own."""
-    copies = _globals()
+    """The global options as a command has them: without an environment variable of their own."""
+    copies = _globals(_Everywhere)
     for copy in copies:
-        copy.hidden = True
         copy.allow_from_autoenv = False
     return tuple(copies)
 

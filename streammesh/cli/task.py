@@ -94,7 +94,7 @@ async def show(mesh: Mesh, out: Output, ids: tuple[str, ...]) -> None:
         if out.json:
             out.lines([record_json(record)]) if len(ids) > 1 else out.object(record_json(record))
         elif out.quiet:
-            out.line(record.state)
+            out.line(record.fields.get("state", "?"))
         else:
             if number:
                 out.line()

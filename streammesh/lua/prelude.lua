@@ -95,11 +95,16 @@ local function adopt(id, f, capability, entry, now)
   end
 end
 
--- Writes a dead letter; returns its entry id.
+-- Writes a dead letter; returns its entry id, or '' where the key of the letters holds another type.
 local function letter(capability, id, payload, reason, why, attempts, agent, at)
   redis.call('SADD', TAG .. 'caps', capability)
-  return redis.call('XADD', TAG .. 'dead:' .. capability, '*', 'id', id, 'payload', payload or '{}', 'reason', reason,
+  local stream = TAG .. 'dead:' .. capability
+  local place = redis.pcall('XADD', stream, '*', 'id', id, 'payload', payload or '{}', 'reason', reason,
     'error', why, 'attempts', attempts or '0', 'agent', agent or '', 'at', at)
+  if type(place) ~= 'table' then return place end
+  -- Not a stream: one letter that cannot be kept must not hold up all outcomes that travel with it. The record tells.
+  event('stream.unusable', 'stream', stream, 'task', id, 'msg', place.err, 'at', at)
+  return ''
 end
 
 -- The key of a record: ids of runs are passed about as 'run <id>', all others are tasks.

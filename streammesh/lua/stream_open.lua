@@ -7,7 +7,10 @@
 for s = 2, #KEYS do
   local capability = ARGV[s - 1]
   local made = redis.pcall('XGROUP', 'CREATE', KEYS[s], 'agents', '0', 'MKSTREAM')
-  if made.err and not string.find(tostring(made.err), 'BUSYGROUP') then return redis.error_reply(tostring(made.err)) end
+  if made.err and not string.find(tostring(made.err), 'BUSYGROUP') then
+    -- Not a stream: told, and passed over, so that the agent can serve all the others.
+    event('stream.unusable', 'stream', KEYS[s], 'msg', tostring(made.err), 'at', iso(clock()))
+  end
   if capability == '' then
     redis.call('ZADD', TAG .. 'inboxes', 'NX', text(clock()), ARGV[#ARGV])
   elseif string.sub(capability, 1, 4) == 'run ' then

@@ -37,7 +37,8 @@ for i = 2, #ARGV, 3 do
     r.deadline, r.to = nil, nil
     redis.call('HSET', key, 'capability', r.capability, 'payload', r.payload or '{}', 'enqueued_at', iso(now), 'retried', ARGV[1])
     put(id, r, now)
-    if r.letter then redis.call('XDEL', TAG .. 'dead:' .. r.capability, r.letter) end
+    -- A letter that could not be kept has no place ('').
+    if r.letter and r.letter ~= '' then redis.pcall('XDEL', TAG .. 'dead:' .. r.capability, r.letter) end
     if letter ~= '' and letter ~= r.letter then redis.call('XDEL', TAG .. 'dead:' .. capability, letter) end
     event('task.retried', 'task', id, 'capability', r.capability, 'at', iso(now))
     words[#words + 1] = 'ok ' .. id

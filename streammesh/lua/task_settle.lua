@@ -9,7 +9,7 @@
 --   ack      (message) a=its id      b=client that waits c=word and answer, as 'replied {json}'; or 'dead <error>' with b=payload
 -- Returns one word for each: 'ok' | 'stale' (not the owner; nothing changed) | 'broken' (the record is no hash)
 -- Fence: the record is running, owned by this agent, in this attempt. Safe to repeat: an attempt that this agent settled
--- already answers 'ok' again.
+-- already answers 'ok' again, unless its task was queued anew since: then it is 'stale', and nothing changes.
 -- Called by tasks.Tasks.settle
 local me = ARGV[1]
 local now = clock()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 
 from streammesh import Mesh, MeshError
@@ -69,12 +69,12 @@ class Item:
         )
 
 
-def make_load(seed: int, count: int, lease: float) -> list[Item]:
-    """``count`` tasks of every kind. Children of `chain` come on top."""
+def make_load(seed: int, size: int, lease: float) -> list[Item]:
+    """``size`` tasks of every kind. Children of `chain` come on top."""
     dice = random.Random(f"load {seed}")
     kinds = {"quick": 58, "thread": 12, "flaky": 15, "doomed": 2, "slow": 4, "chain": 9}
     items = []
-    for n in range(count):
+    for n in range(size):
         capability = dice.choices(list(kinds), list(kinds.values()))[0]
         payload: dict[str, Any] = {"n": n, "ms": dice.randint(1, 80)}
         if capability == "slow":
@@ -147,7 +147,7 @@ class Producer:
                     yield list(same)
 
     async def _bring(self, items: list[Item]) -> None:
-        while True:
+        for tries in count(1):
             verdicts = await self._enqueue(items)
             if verdicts is not None:
                 break
@@ -155,7 +155,7 @@ class Producer:
                 # The agent may be gone for good: then any will do.
                 for item in items:
                     del item.options["to"]
-            await asyncio.sleep(self._dice.uniform(0.02, 0.2))
+            await asyncio.sleep(self._dice.uniform(0.02, 0.2) * min(tries, 5))
         self.accepted += len(items)
         for item in items:
             if item.waits:

@@ -103,8 +103,9 @@ class Proxy:
             finally:
                 self._pairs.discard(pair)
                 back.transport.abort()
-        except OSError:
-            # Nobody listens upstream: the client sees its connection end, as it would at the server itself.
+        except (OSError, asyncio.CancelledError):
+            # Nobody listens upstream: the client sees its connection end, as it would at the server itself. Or the proxy is
+            # being closed; a connection's own task is awaited by nobody who could be told that it was cancelled.
             pass
         finally:
             writer.transport.abort()

@@ -49,8 +49,8 @@ class Setting:
 
     @property
     def patience(self) -> float:
-        """Seconds from the last fault after which everything has to be settled."""
-        return 15 + 8 * self.lease
+        """Seconds from the last fault after which everything has to be settled, a backlog of all tasks included."""
+        return 15 + 8 * self.lease + self.tasks / 200
 
 
 async def play(setting: Setting, say: Callable[[str], None] = lambda _: None) -> Outcome:

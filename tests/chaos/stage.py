@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from streammesh import Mesh, MeshError
+from streammesh.errors import StoreUnavailable
 from tests.chaos.faults import Fault
 from tests.chaos.history import EVERYBODY, Recorder
 from tests.chaos.proxy import Proxy
@@ -227,11 +228,22 @@ class Stage:
         capability = self._dice.choice(CAPABILITIES)
         registry = self.inspector.registry
         with self._noting("capability_pause", EVERYBODY):
-            await registry.pause(capability, by="chaos")
+            await self._insist(lambda: registry.pause(capability, by="chaos"))
             try:
                 await asyncio.sleep(0.3 + 1.2 * size)
             finally:
-                await registry.resume(capability, by="chaos")
+                await self._insist(lambda: registry.resume(capability, by="chaos"))
+
+    async def _insist(self, act: Callable[[], Awaitable[object]]) -> None:
+        """An operator's act, repeated while the server is away or full."""
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await act()
+                except StoreUnavailable:
+                    await asyncio.sleep(0.05)
+                else:
+                    return
 
     async def _client_kill(self, seat: Seat, size: float) -> None:
         with self._noting("cut", EVERYBODY):

@@ -20,9 +20,9 @@ from tests.chaos.victim import AGAIN
 
 __all__ = ["FINAL", "Outcome", "Played", "judge"]
 
+#: Violations in a report.
+SHOWN = 12
 FINAL = frozenset({"succeeded", "failed", "cancelled", "dead", "expired"})
-#: Verbs that end an attempt in a way that the handler asked for: what comes after them is no repetition.
-WANTED = frozenset({"complete", "reject", "fail", "again", "dead", "cancel", "expire", "release"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,11 @@ class Outcome:
             f"  lost {len(report.lost)}, settled twice {len(report.settled_twice)}, violations {len(self.violations)}",
             f"  histories   {played.folder}",
         ]
-        for number, violation in enumerate(self.violations[:30], 1):
+        for number, violation in enumerate(self.violations[:SHOWN], 1):
             first, *rest = violation.splitlines()
             lines += [f"  {number:>3}. {first}", *(f"         {line}" for line in rest)]
-        if len(self.violations) > 30:
-            lines.append(f"  and {len(self.violations) - 30} more")
+        if len(self.violations) > SHOWN:
+            lines.append(f"  and {len(self.violations) - SHOWN} more")
         return "\n".join(lines)
 
 

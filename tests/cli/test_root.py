@@ -77,16 +77,26 @@ def test_what_must_be_fast_loads_nothing_but_click(arguments: list[str]) -> None
     assert ended.returncode == 0, ended.stderr
 
 
-def test_completion_of_a_command_loads_nothing_but_click() -> None:
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("ta", "plain,task"),
+        ("task ex", "plain,explain"),
+        ("dead replay --dr", "plain,--dry-run"),
+        ("info --js", "plain,--json"),
+    ],
+)
+def test_completion_knows_commands_and_options_and_loads_nothing_but_click(typed: str, offered: str) -> None:
     program = (
         "import sys, atexit; from streammesh.cli import main\n"
         "atexit.register(lambda: 'redis' in sys.modules and print('redis was loaded'))\nmain()"
     )
-    asked = {"COMP_WORDS": "streammesh ta", "COMP_CWORD": "1", "_STREAMMESH_COMPLETE": "bash_complete"}
+    words = f"streammesh {typed}"
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_STREAMMESH_COMPLETE": "bash_complete"}
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env=asked | {"PATH": "/usr/bin"}
     )
-    assert ended.stdout == "plain,task\n"
+    assert ended.stdout.strip() == offered
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from streammesh.errors import MeshError
 from tests.lua.shard import LEASE, Shard
 
 
@@ -124,10 +123,11 @@ def test_streams_are_made_with_their_group_and_listed(shard: Shard) -> None:
     assert shard.dump() == before
 
 
-def test_streams_of_another_type_are_refused(shard: Shard) -> None:
+def test_a_stream_of_another_type_is_told_and_passed_over(shard: Shard) -> None:
     shard.redis.set(shard.key("tasks:x"), "mine")
-    with pytest.raises(MeshError, match="WRONGTYPE"):
-        shard.open("ann.1")
+    shard.open("ann.1")
+    assert [one["stream"] for one in shard.events("stream.unusable")] == [shard.key("tasks:x")]
+    assert shard.redis.exists(shard.key("inbox:ann.1"))
     shard.redis.delete(shard.key("tasks:x"))
 
 

@@ -201,3 +201,11 @@ def test_at_most_a_hundred_strays_at_once(shard: Shard) -> None:
     assert shard.renew("ann.1", [])[2] == 100
     assert shard.renew("ann.1", [])[2] == 20
     assert len(shard.claim("bob.2", 200)) == 120
+
+
+def test_nobody_renews_for_another(shard: Shard) -> None:
+    one = shard.running("a", "ann.1")
+    before = shard.dump()
+    lost, cancel, strays = shard.renew("bob.2", [one])
+    assert (len(lost), cancel, strays) == (1, [], 0)
+    assert shard.dump() == before

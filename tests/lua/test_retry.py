@@ -161,3 +161,12 @@ def test_a_call_repeated_since_its_reply_was_lost_is_no_second_run(shard: Shard)
     assert shard.dump() == before
     assert shard.retry("a", "call-2") == "ok a"
     assert shard.record("a")["state"] == "queued"
+
+
+def test_a_task_whose_letter_could_not_be_kept_runs_again(shard: Shard) -> None:
+    shard.redis.set(shard.key("dead:x"), "mine")
+    one = shard.running("a")
+    assert shard.settle("ann.1", dead(one)) == ["ok"]
+    assert shard.retry("a") == "ok a"
+    assert shard.state("a") == "queued"
+    shard.redis.delete(shard.key("dead:x"))
