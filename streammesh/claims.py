@@ -386,12 +386,8 @@ class Claims:
         """(streams, first words of their raw ids, held) for the heartbeat's thread."""
         streams, raws = self.lanes.streams(shard)
         index = {stream: at for at, stream in enumerate(streams, 2)}
-        held = [
-            (index[one.stream], one.entry, one.id, one.attempt)
-            for one in list(self.held.values())
-            if one.shard == shard and one.stream in index
-        ]
-        return streams, raws, held
+        mine = [one for one in list(self.held.values()) if one.shard == shard and one.stream in index]
+        return streams, raws, [(index[one.stream], one.entry, one.id, one.attempt) for one in mine]
 
     def find(self, id: str) -> Held | None:
         """What is held of the task ``id``."""

@@ -293,7 +293,12 @@ def _replies(mesh: sync.Mesh) -> list[str]:
     """The ids of tasks that somebody waits for."""
 
     async def look(m: AsyncMesh) -> list[str]:
-        _, keys = await m.store.command("SCAN", 0, "MATCH", m.keys.task("*"), "COUNT", 10_000)
-        return [key for key in keys if await m.store.command("HEXISTS", key, "waiters")]
+        found: list[str] = []
+        cursor = "0"
+        while True:
+            cursor, keys = await m.store.command("SCAN", cursor, "MATCH", m.keys.task("*"), "COUNT", 10_000)
+            found += [key for key in keys if await m.store.command("HEXISTS", key, "waiters")]
+            if cursor == "0":
+                return found
 
     return mesh.wait(look)

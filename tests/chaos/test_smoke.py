@@ -1,6 +1,8 @@
 """Whole chaos runs: a few thousand tasks, agents and their server killed, frozen and cut off; nothing lost, nothing done twice.
 
-`--chaos-seed N` chooses the tasks and the faults. A run that fails prints its report and keeps its histories.
+`--chaos-seed N` chooses the tasks and the faults. A run that fails prints its report and keeps its histories. The server
+fsyncs always: with everysec, a disk that is slow to sync lets a killed server lose up to two seconds that it had
+acknowledged, which is the disk's doing (the README says so) and would be blamed on the scripts here.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def run(seed: int, **setting: object) -> Outcome:
 
 @pytest.mark.timeout(180)
 def test_nothing_is_lost_and_nothing_is_settled_twice(seed):
-    outcome = run(seed, tasks=3000, faults=40)
+    outcome = run(seed, tasks=3000, faults=40, fsync="always")
     faults = outcome.played.faults
     assert (sum(faults.values()), faults["agent_kill"] >= 12, faults["server_kill"] >= 4) == (40, True, True)
     assert not outcome.violations, outcome.text()
@@ -56,7 +58,7 @@ def test_an_agent_that_settles_what_it_no_longer_owns_is_caught(seed):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("flavour", "fsync"), [("valkey", "always"), ("redis", "everysec"), ("redis", "always")])
+@pytest.mark.parametrize(("flavour", "fsync"), [("valkey", "everysec"), ("redis", "everysec"), ("redis", "always")])
 def test_on_other_servers(seed, flavour, fsync):
     if find_binary(flavour) is None:
         pytest.skip(f"no {flavour} server on this machine")
@@ -67,5 +69,5 @@ def test_on_other_servers(seed, flavour, fsync):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_long_run(seed):
-    outcome = run(seed, tasks=20_000, faults=250)
+    outcome = run(seed, tasks=20_000, faults=250, fsync="always")
     assert not outcome.violations, outcome.text()
