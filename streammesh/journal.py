@@ -68,9 +68,6 @@ class Journal:
         self._commits: dict[str, list[Batch[Commit, list[str]]]] = {}
         self._starts = [self._starting(shard) for shard in range(keys.shards)]
 
-    def _key(self, id: str) -> str:
-        return f"{self._keys.prefix(self._keys.shard_of(id))}run:{id}"
-
     # -- for clients
 
     def _starting(self, shard: int) -> Batch[list[Any], str]:
@@ -146,14 +143,16 @@ class Journal:
 
     async def head(self, id: str) -> Head:
         """The head of a run. Raises RunNotFound."""
-        flat: list[str] = await self._store.command("HGETALL", self._key(check_id(id, "run id")))
+        flat: list[str] = await self._store.command("HGETALL", self._keys.run(check_id(id, "run id")))
         if not flat:
             self._found(id, "missing")
         return Head(id, dict(zip(flat[::2], flat[1::2], strict=True)))
 
     async def history(self, id: str) -> list[dict[str, Any]]:
         """The journal of a run, oldest record first."""
-        texts: list[str] = await self._store.command("LRANGE", self._key(check_id(id, "run id")) + ":journal", 0, -1)
+        texts: list[str] = await self._store.command(
+            "LRANGE", self._keys.run(check_id(id, "run id")) + ":journal", 0, -1
+        )
         return [codec.decode(text, what="journal record", limit=64 * 1024 * 1024) for text in texts]
 
     # -- for agents

@@ -45,8 +45,8 @@ def find_agent(app: str, *, verbose: bool = False) -> Agent:
             found = getattr(found, part)
         except AttributeError:
             close = difflib.get_close_matches(part, [word for word in vars(module) if not word.startswith("_")], n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise Ended(f"module {name} has no {attribute!r}{hint} It has {_listed(here, name)}.", 2) from None
+            hint = f", did you mean {close[0]}?" if close else ""
+            raise Ended(f"module {name} has no {attribute!r}{hint}; it has {_listed(here, name)}", 2) from None
     if not isinstance(found, Agent):
         raise Ended(f"{app} is a {type(found).__name__}, not an Agent; the module has {_listed(here, name)}", 2)
     return found

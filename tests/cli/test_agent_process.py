@@ -21,7 +21,7 @@ from tests.eventually import eventually_sync
     [
         ("tests.cli.shopp:agent", "there is no module 'tests.cli.shopp' in "),
         ("nowhere:agent", "there is no module 'nowhere' in "),
-        ("tests.cli.shop:agnt", "has no 'agnt'; did you mean agent? It has the agents tests.cli.shop:agent, tests.cli.shop:other"),
+        ("tests.cli.shop:agnt", "has no 'agnt', did you mean agent?; it has the agents tests.cli.shop:agent, tests.cli.shop:other"),
         ("tests.cli.shop:number", "is a int, not an Agent; the module has the agents tests.cli.shop:agent"),
         ("tests.cli.conftest", "has no Agent (make one: agent = Agent"),
         ("tests/cli/shop.py:agent", "--app takes a module, not a file: --app tests.cli.shop:agent"),

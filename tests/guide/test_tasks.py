@@ -177,7 +177,7 @@ async def test_high_priority_goes_first(mesh: Mesh) -> None:
     await mesh.enqueue_many("serve", [{"who": "the queen"}] * 12, priority="high")
     await run_until_idle(mesh, agent)
     shards = mesh.keys.shards
-    assert order[: 2 * shards].count("the queen") >= 1
+    assert order[: 2 * shards].count("the queen") >= (2 if shards == 1 else 1)
     assert order.index("the queen") < order.index("anybody") or shards > 1
     if shards == 1:  # of several shards, one may happen to hold most of the queens
         assert max(n for n, who in enumerate(order) if who == "the queen") < 36
