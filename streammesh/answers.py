@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from streammesh.claims import Claims
 from streammesh.messages import Message
 from streammesh.registry import Card
+from streammesh.tending import Tending
 
 __all__ = ["AtWork", "answers"]
 
@@ -21,8 +22,7 @@ class AtWork(Protocol):
 
     id: str
     claims: Claims
-    sweeps: int
-    fired: int
+    tending: Tending
 
 
 def answers(agent: AtWork, card: Callable[[], Card]) -> dict[str, Callable[..., Any]]:
@@ -42,7 +42,7 @@ def answers(agent: AtWork, card: Callable[[], Card]) -> dict[str, Callable[..., 
         return {
             "agent": agent.id, "up_seconds": round(time.monotonic() - began, 3), "running": claims.running,
             "held": len(claims.held), "claimed": claims.claimed, "settled": claims.settled, "stale": claims.stale,
-            "sweeps": agent.sweeps, "fired": agent.fired,
+            "sweeps": agent.tending.sweeps, "fired": agent.tending.fired,
         }  # fmt: skip
 
     return {"ping": ping, "info": info, "stats": stats}

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import platform
-import random
 import secrets
 import socket
 import time
@@ -34,6 +33,7 @@ from streammesh.registry import Beat, Card
 from streammesh.replies import ended
 from streammesh.store import BLOCK
 from streammesh.sweep import Sweep
+from streammesh.tending import Tending
 from streammesh.workflow import Workflow
 
 __all__ = ["Serving"]
@@ -72,12 +72,7 @@ class Serving:
         self._boot = secrets.token_hex(8)
         self._state = "starting"
         self._stop = asyncio.Event()
-        self._tick = time.monotonic()
-        self._next_due = asyncio.Event()
-        self._due_at = float("inf")
         self._loop = asyncio.get_running_loop()
-        #: Passes of the sweep so far, and tasks fired by this agent.
-        self.sweeps = self.fired = 0
         self.id = ""
         self.claims: Claims
         self.performer: Performer
@@ -90,11 +85,12 @@ class Serving:
         self.id, now = await mesh.registry.join(self._card())
         self.performer = Performer(mesh, self.id, self._handlers, self._listeners, self._slots)
         self.performer.offset = now - time.monotonic() * 1000
-        self.performer.put_off = self._put_off
         self.lanes = Lanes(mesh.keys, self.id, tuple(self._handlers))
         self.claims = Claims(mesh, self.id, self.lanes, self._slots, self._lease, self.performer.start)
         self.performer.claims = self.claims
         self.desks = [self.claims]
+        self.tending = Tending(mesh, self.id, self.desks, self._lease)
+        self.performer.put_off = self.tending.put_off
         if self._workflows:
             self.activator = Activator(mesh, self.id, self._workflows, self._slots)
             self.activator.offset = self.performer.offset
@@ -126,7 +122,7 @@ class Serving:
             for shard in range(mesh.keys.shards)
         ]
         others = [
-            asyncio.create_task(self._supervised("tend", self._tend)),
+            asyncio.create_task(self._supervised("tend", self.tending.loop)),
             asyncio.create_task(self._supervised("listen", listening.loop)),
         ]
         try:
@@ -153,7 +149,7 @@ class Serving:
 
     def _ticked(self) -> float:
         """When the loops that find and take over work last moved: a process in which one hangs is not alive."""
-        return min(self._tick, *(desk.ticked() for desk in self.desks))
+        return min(self.tending.tick, *(desk.ticked() for desk in self.desks))
 
     def _snapshot(self, shard: int) -> tuple[list[str], list[str], list[tuple[int, str, str, int]]]:
         streams: list[str] = []
@@ -255,57 +251,6 @@ class Serving:
                     _log.exception("agent=%s the %s loop failed and begins anew", self.id, name)
             pause = 0.1 if time.monotonic() - began > 10 else min(5.0, pause * 2)
             await asyncio.sleep(pause)
-
-    async def _tend(self) -> None:
-        """Sweep about once a second, and fire what is due in time."""
-        mesh = self._mesh
-        sweep = Sweep(mesh.store, mesh.keys, mesh.registry)
-        interval = min(1.0, self._lease / 8)
-        next_sweep = 0.0
-        while True:
-            self._tick = now = time.monotonic()
-            if now >= next_sweep:
-                streams = [
-                    [stream for desk in self.desks for stream in desk.lanes.streams(shard)[0]]
-                    for shard in range(mesh.keys.shards)
-                ]
-                missing = [self.claims.missing(shard) for shard in range(mesh.keys.shards)]
-                report = await sweep.once(streams, missing, self._lease, self._lease / 2)
-                self.sweeps += 1
-                for agent in report.died:
-                    _log.warning("agent=%s found %s dead", self.id, agent)
-                for shard, (orphans, appeared) in enumerate(zip(report.orphans, report.appeared, strict=True)):
-                    if orphans:
-                        for desk in self.desks:
-                            own = set(desk.lanes.streams(shard)[0])
-                            desk.take_over(shard, [one for one in orphans if one[0] in own])
-                    await self.claims.open_lanes(shard, appeared)
-                self._put_off(report.due_in)
-                # Many agents sweep in turns rather than all at once: about twenty passes in an interval are plenty.
-                pause = min(interval * max(1.0, report.live / 20), self._lease)
-                next_sweep = time.monotonic() + pause * random.uniform(0.9, 1.0)
-            if time.monotonic() >= self._due_at:
-                self._due_at = float("inf")
-                for shard in range(mesh.keys.shards):
-                    fired = await mesh.timers.fire(shard)
-                    self.fired += fired.count
-                    if fired.next_in is not None:
-                        self._put_off(fired.next_in)
-            while (left := min(self._due_at, next_sweep) - time.monotonic()) > 0:
-                try:
-                    async with asyncio.timeout(left):
-                        await self._next_due.wait()
-                        self._next_due.clear()
-                except TimeoutError:
-                    break
-
-    def _put_off(self, seconds: float) -> None:
-        """Something is due in so many seconds: be there."""
-        # A millisecond late rather than early: the server's clock has the last word.
-        at = time.monotonic() + seconds + 0.001
-        if at < self._due_at:
-            self._due_at = at
-            self._next_due.set()
 
     async def _obey(self, act: Mapping[str, str]) -> None:
         match act.get("type"):

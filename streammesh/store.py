@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -42,16 +43,16 @@ class Script:
 
 @cache
 def load_script(name: str, *, shebang: bool = True) -> Script:
-    """The script `lua/<name>.lua`: its `#!lua` line, then the prelude, then its body.
+    """The script `lua/<name>.lua`: its `#!lua` line, then the prelude and those that a line ``-- With …`` names, then its body.
 
     ``shebang=False`` leaves the first line out, for fakeredis, which does not know it.
     """
     folder = resources.files("streammesh") / "lua"
     first, _, body = (folder / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
-    prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
-    if name.startswith("run_"):
-        prelude += (folder / "prelude_run.lua").read_text(encoding="utf-8")
-    text = (first + "\n" if shebang else "") + prelude + body
+    named = re.search(r"^-- With (.+)$", body, re.MULTILINE)
+    preludes = ["prelude", *(named[1].split(", ") if named else ())]
+    shared = "".join((folder / f"{prelude}.lua").read_text(encoding="utf-8") for prelude in preludes)
+    text = (first + "\n" if shebang else "") + shared + body
     return Script(name, text, sha1(text.encode()).hexdigest())
 
 

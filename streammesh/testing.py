@@ -119,7 +119,7 @@ async def run_until_idle(mesh: Mesh, *agents: Agent, timeout: float = 30.0) -> R
         for agent in agents:
             if agent.serving:
                 attempts += agent.serving.claims.claimed
-                fired += agent.serving.fired
+                fired += agent.serving.tending.fired
             agent.stop()
         await asyncio.gather(*serving, return_exceptions=True)
     states = await _states(mesh)

@@ -12,10 +12,11 @@ __all__ = ["Fired", "Timers"]
 
 @dataclass(frozen=True, slots=True)
 class Fired:
-    """How many were fired, and seconds until the next one (None: nothing waits)."""
+    """How many were fired, seconds until the next one (None: nothing waits), and what else is due: '<kind> <id>'."""
 
     count: int
     next_in: float | None
+    others: tuple[str, ...] = ()
 
 
 class Timers:
@@ -26,9 +27,13 @@ class Timers:
         self._keys = keys
 
     async def fire(self, shard: int = 0, limit: int = 1000, *, ahead: float = 0.0) -> Fired:
-        """Queue up to ``limit`` tasks whose time has come (``ahead``: within so many seconds, for tests); atomic."""
-        count, wait = await self._store.run("due_fire", [self._keys.prefix(shard)], [limit, int(ahead * 1000)])
-        return Fired(int(count), int(wait) / 1000 if wait != "" else None)
+        """Queue up to ``limit`` tasks whose time has come (``ahead``: within so many seconds, for tests); atomic.
+
+        What is neither a task nor a run's timer (schedules, votes, auctions) is named for the caller to act on; it comes
+        again two seconds later unless somebody did.
+        """
+        count, wait, *others = await self._store.run("due_fire", [self._keys.prefix(shard)], [limit, int(ahead * 1000)])
+        return Fired(int(count), int(wait) / 1000 if wait != "" else None, tuple(others))
 
     async def waiting(self) -> int:
         """How many tasks wait for their time."""

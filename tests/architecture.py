@@ -29,7 +29,8 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "runcauses",
         "mesh",
         "sync handlers claims",
-        "perform answers activate",
+        "perform activate tending",
+        "answers",
         "listening",
         "serving",
         "agent",
@@ -191,7 +192,7 @@ def scripts_say_what_they_take_and_who_calls_them(root: Path) -> list[str]:
     broken = []
     trees = {unit: tree for unit, name, tree in units(root) if name.count("/") == 1}
     for path, name in sources(root, "streammesh/lua", suffix=".lua"):
-        if path.stem in ("prelude", "prelude_run"):
+        if path.stem.startswith("prelude"):
             continue
         lines = path.read_text().splitlines()
         if not lines or not re.fullmatch(r"#!lua( flags=[a-z,-]+)?", lines[0]):

@@ -55,7 +55,7 @@ async def client(line: Line, mesh: Mesh, patience: float | None = 10.0) -> Async
 @asynccontextmanager
 async def working(mesh: Mesh, *agents: Agent) -> AsyncIterator[None]:
     serving = [asyncio.create_task(agent.serve(mesh)) for agent in agents]
-    await eventually(lambda: all(agent.serving and agent.serving.sweeps for agent in agents))
+    await eventually(lambda: all(agent.serving and agent.serving.tending.sweeps for agent in agents))
     try:
         yield
     finally:

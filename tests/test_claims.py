@@ -17,7 +17,7 @@ from tests.eventually import eventually
 @asynccontextmanager
 async def working(mesh: Mesh, agent: Agent) -> AsyncIterator[None]:
     serving = asyncio.create_task(agent.serve(mesh))
-    await eventually(lambda: agent.serving and agent.serving.sweeps > 0)
+    await eventually(lambda: agent.serving and agent.serving.tending.sweeps > 0)
     try:
         yield
     finally:
@@ -105,8 +105,8 @@ async def test_work_that_comes_together_with_a_pause_waits_and_nobody_spins(mesh
                 together.xadd(mesh.keys.control, {"type": "pause", "capability": "rest"})
                 together.xadd(stream, {"payload": '{"n": 1}'})
                 await together.execute()
-            before, sweeps = await scripts(), agent.serving.sweeps
-            await eventually(lambda: agent.serving and agent.serving.sweeps > sweeps + 8)
+            before, sweeps = await scripts(), agent.serving.tending.sweeps
+            await eventually(lambda: agent.serving and agent.serving.tending.sweeps > sweeps + 8)
             assert await scripts() - before < 150 * mesh.keys.shards
             begun = len(ran)
             await mesh.resume("rest")

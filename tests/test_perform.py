@@ -104,7 +104,7 @@ async def test_an_odd_ending_of_a_message_handler_is_told_to_who_asked(mesh: Mes
 
     agent.on("echo")(lambda message: message.payload)
     serving = asyncio.create_task(agent.serve(mesh))
-    await eventually(lambda: agent.serving and agent.serving.sweeps)
+    await eventually(lambda: agent.serving and agent.serving.tending.sweeps)
     for type in ("plain", "async"):
         with pytest.raises(RemoteError, match=said.replace("cancelled itself", "CancelledError")):
             await mesh.request(type, to="odd", timeout=3)

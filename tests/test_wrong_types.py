@@ -43,7 +43,7 @@ def worker(name: str = "worker") -> Agent:
 @asynccontextmanager
 async def working(mesh: Mesh, agent: Agent) -> AsyncIterator[None]:
     serving = asyncio.create_task(agent.serve(mesh))
-    await eventually(lambda: serving.done() or (agent.serving and agent.serving.sweeps))
+    await eventually(lambda: serving.done() or (agent.serving and agent.serving.tending.sweeps))
     try:
         yield
     finally:
@@ -152,8 +152,8 @@ async def test_a_record_that_is_spoilt_while_its_task_runs_costs_only_that_task(
         running = [await mesh.enqueue("wait", id=id) for id in ("bad", "good")]
         await eventually(lambda: agent.serving and agent.serving.claims.running == 2)
         await spoil(redis, mesh.keys.task("bad"))
-        beats = agent.serving.sweeps if agent.serving else 0
-        await eventually(lambda: agent.serving and agent.serving.sweeps > beats + 10)
+        beats = agent.serving.tending.sweeps if agent.serving else 0
+        await eventually(lambda: agent.serving and agent.serving.tending.sweeps > beats + 10)
         go_on.set()
         assert await running[1].result(5) is None
         assert await mesh.call("sound", {"n": 1}, timeout=3) == 1

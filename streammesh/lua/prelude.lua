@@ -287,3 +287,11 @@ local function cancel(id, by, keep, now)
   answer(id, r, 'cancelled', 'cancelled by ' .. by, now)
   return 'ok'
 end
+
+-- Puts a message into the inbox of `agent` in this shard; further arguments are fields and values of the entry. The inbox of
+-- an agent that is gone is drained by the next sweep.
+local function post(agent, kind, id, payload, now, ...)
+  local stream = TAG .. 'inbox:' .. agent
+  if redis.call('EXISTS', stream) == 0 then make(stream, nil, agent, now) end
+  redis.call('XADD', stream, '*', 'id', id, 'type', kind, 'payload', payload, 'at', iso(now), ...)
+end

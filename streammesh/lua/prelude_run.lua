@@ -1,4 +1,4 @@
--- Put after the prelude, before every script whose name begins with `run_`: the life of a run.
+-- Put after the prelude before every script that says `With prelude_run`: the life of a run.
 
 -- Starts the run `id`; records and pairs are places in ARGV (count 0: none). Known ids by `policy`.
 local finish_run

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- What an operator does to a run.
+-- With prelude_run
 -- KEYS 1 prefix of the shard
 -- ARGV 1 run id  2 terminate | pause | resume  3 who  4 retention ms
 -- Returns 'ok' | 'closed <state>' | 'unchanged <state>' | 'missing'

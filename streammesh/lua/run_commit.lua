@@ -1,6 +1,7 @@
 #!lua
 -- Commits what executions have come to: journal records and their effects, and whether each goes on, parks or ends; for
 -- each run all or none.
+-- With prelude_run
 -- KEYS 1 prefix of the shard  2.. streams of step tasks that the effects name
 -- ARGV 1 agent  2 number of items, then for each: id, attempt, commit (a word that differs in each commit of the attempt),
 --      seen (journal records known), the end of the last of these, then (continue | park | succeeded | failed | cancelled | stuck | again), its value (for

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- Delivers a signal or a request to cancel to a run; wakes it in the same step.
+-- With prelude_run
 -- KEYS 1 prefix of the shard
 -- ARGV 1 run id  2 what (signal | cancel)  3 name of the signal, or who cancels  4 payload (JSON)  5 id of the signal ('' for none)
 -- Returns 'ok' | 'duplicate' (a signal of that id was accepted before) | 'closed' | 'missing'

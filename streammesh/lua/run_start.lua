@@ -1,5 +1,6 @@
 #!lua
 -- Starts runs: head, first journal record and wake-up of each, all or none.
+-- With prelude_run
 -- KEYS 1 prefix of the shard
 -- ARGV 1 number of items, then for each: id, workflow, version, input (JSON), what to do with a known id
 --        (attach | fail | replace), number of journal records to begin with after the first (signals), the records

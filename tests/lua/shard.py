@@ -213,7 +213,7 @@ class Shard:
         return [(streams[s - 2], consumer) for s, consumer in zip(found[::2], found[1::2], strict=True)], list(inboxes)
 
     def fire(self, *, ahead: int = 0, limit: int = 500) -> tuple[int, str]:
-        count, wait = self.run("due_fire", limit, ahead)
+        count, wait, *_ = self.run("due_fire", limit, ahead)
         return int(count), str(wait)
 
     def cancel(self, *ids: str, by: str = "tests") -> list[str]:

@@ -1,0 +1,135 @@
+"""What the client hands out: tasks, runs and dead letters, each call waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from streammesh.dead import Letter
+from streammesh.journal import Head
+from streammesh.record import Record
+from streammesh.runs import RunHandle as AsyncRunHandle
+from streammesh.tasks import Task as AsyncTask
+
+if TYPE_CHECKING:
+    from streammesh.sync.mesh import Mesh
+
+__all__ = ["DeadLetters", "RunHandle", "Task"]
+
+
+class Task:
+    """A handle on one task, as `streammesh.Task`: its id, and whether this call created it."""
+
+    __slots__ = ("_mesh", "_task")
+
+    def __init__(self, mesh: Mesh, task: AsyncTask) -> None:
+        self._mesh = mesh
+        self._task = task
+
+    @property
+    def id(self) -> str:
+        return self._task.id
+
+    @property
+    def created(self) -> bool:
+        """False when the id was known before."""
+        return self._task.created
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the outcome and return the result; errors as in `streammesh.Task.result`."""
+        return self._mesh._wait(self._task.result, timeout)
+
+    def record(self) -> Record:
+        """Read the record. Raises TaskNotFound."""
+        return self._mesh._wait(self._task.record)
+
+    def cancel(self, *, by: str = "client") -> str:
+        """Cancel the task; returns 'ok', 'running <agent>' (it was asked to stop), 'closed <state>' or 'missing'."""
+        return self._mesh._wait(partial(self._task.cancel, by=by))
+
+    def __repr__(self) -> str:
+        return repr(self._task)
+
+
+class RunHandle:
+    """A handle on one run, as `streammesh.RunHandle`: its id, and whether this call created it."""
+
+    __slots__ = ("_mesh", "_run")
+
+    def __init__(self, mesh: Mesh, run: AsyncRunHandle) -> None:
+        self._mesh = mesh
+        self._run = run
+
+    @property
+    def id(self) -> str:
+        return self._run.id
+
+    @property
+    def created(self) -> bool:
+        """False when a run of that id was there already."""
+        return self._run.created
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the result; errors as in `streammesh.RunHandle.result`."""
+        return self._mesh._wait(self._run.result, timeout)
+
+    def head(self) -> Head:
+        """The head of the run: its state and fields. Raises RunNotFound."""
+        return self._mesh._wait(self._run.head)
+
+    def status(self) -> Mapping[str, Any]:
+        """What the workflow said by `Run.set_status`, without waking it."""
+        return self._mesh._wait(self._run.status)
+
+    def history(self) -> list[dict[str, Any]]:
+        """The journal, oldest record first."""
+        return self._mesh._wait(self._run.history)
+
+    def signal(self, name: str, payload: Any = None, *, id: str = "") -> str:
+        """Send a signal; with an ``id`` it is accepted once. Returns 'ok', 'duplicate' or 'closed'."""
+        return self._mesh._wait(partial(self._run.signal, name, payload, id=id))
+
+    def cancel(self, *, by: str = "client") -> str:
+        """Ask the workflow to stop: it gets a CancelledError, and may clean up. Returns 'ok' or 'closed'."""
+        return self._mesh._wait(partial(self._run.cancel, by=by))
+
+    def terminate(self, *, by: str = "client") -> str:
+        """End the run at once; no more of its code runs. Returns 'ok' or 'closed <state>'."""
+        return self._mesh._wait(partial(self._run.terminate, by=by))
+
+    def pause(self, *, by: str = "client") -> str:
+        """Let no agent go on with the run until `resume`."""
+        return self._mesh._wait(partial(self._run.pause, by=by))
+
+    def resume(self, *, by: str = "client") -> str:
+        """Go on with a paused or stuck run."""
+        return self._mesh._wait(partial(self._run.resume, by=by))
+
+    def __repr__(self) -> str:
+        return repr(self._run)
+
+
+class DeadLetters:
+    """The room of dead letters: list, replay, remove."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+
+    def counts(self) -> dict[str, int]:
+        """Capability -> number of dead letters, only where there are any."""
+        return self._mesh.wait(lambda m: m.dead.counts())
+
+    def letters(
+        self, capability: str | None = None, *, error: str | None = None, since: str | None = None
+    ) -> Iterator[Letter]:
+        """Dead letters, oldest first per capability; ``error`` is a regular expression over reason and error, ``since`` an ISO time."""
+        return self._mesh._each(lambda m: m.dead.letters(capability, error=error, since=since))
+
+    def replay(self, letter: Letter) -> str:
+        """Run a dead task again under the same id with a fresh budget; 'ok <id>', 'open <state>' or 'missing'."""
+        return self._mesh.wait(lambda m: m.dead.replay(letter))
+
+    def remove(self, letter: Letter) -> bool:
+        """Take a letter away for good. False when it was gone already."""
+        return self._mesh.wait(lambda m: m.dead.remove(letter))
