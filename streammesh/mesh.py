@@ -8,7 +8,7 @@ async with Mesh.connect("redis://localhost:6379") as mesh:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Self
 from streammesh.dead import DeadLetters
 from streammesh.embedded import Embedded
 from streammesh.errors import ConfigError, InvalidPayload, MeshMismatch, PayloadConflict, TaskError
-from streammesh.journal import Journal
+from streammesh.journal import Head, Journal
 from streammesh.keys import Keys, check_id, check_name
 from streammesh.messages import Messages
 from streammesh.record import new_id
 from streammesh.registry import AgentInfo, Registry
 from streammesh.replies import Replies
+from streammesh.runlist import RunList, states_of
 from streammesh.runs import RunHandle
 from streammesh.settings import from_env
 from streammesh.status import Status
@@ -38,7 +39,7 @@ LAYOUT = 1
 class Mesh:
     """A client of one mesh. Make it with `connect`, use it as ``async with``.
 
-    Rooms, for those who want more than the verbs below: ``tasks timers dead registry messages status``.
+    Rooms, for those who want more than the verbs below: ``tasks timers dead registry messages status runlist``.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Mesh:
         self.messages = Messages(self.store, self.keys, self.replies)
         self.status = Status(self.store, self.keys)
         self.journal = Journal(self.store, self.keys)
+        self.runlist = RunList(self.store, self.keys)
         return self
 
     async def close(self) -> None:
@@ -142,7 +144,18 @@ class Mesh:
 
         def __getattr__(self, name: str) -> Any:
             """Reached by what `open` makes, before it is made."""
-            if name in ("keys", "replies", "tasks", "timers", "dead", "registry", "messages", "status"):
+            if name in (
+                "keys",
+                "replies",
+                "tasks",
+                "timers",
+                "dead",
+                "registry",
+                "messages",
+                "status",
+                "journal",
+                "runlist",
+            ):
                 raise ConfigError("the mesh is not open; use `async with Mesh.connect(…) as mesh:`")
             raise AttributeError(f"a Mesh has no {name!r}")
 
@@ -257,6 +270,20 @@ class Mesh:
     def run(self, id: str) -> RunHandle:
         """A handle on a run by its id, also after a restart."""
         return RunHandle(self.journal, self.tasks.results, check_id(id, "run id"), created=False)
+
+    async def runs(
+        self,
+        status: str | Collection[str] | None = None,
+        workflow: str | None = None,
+        since: datetime | None = None,
+        limit: int = 50,
+    ) -> list[Head]:
+        """Heads of up to ``limit`` runs, newest first, without results; found by a bounded scan of those that are kept.
+
+        ``status`` is one state or several, or ``open`` for all that have not ended; ``workflow`` a name, or ``name@2`` for
+        one version; ``since`` (with a time zone) leaves out what was started before.
+        """
+        return list((await self.runlist.runs(states_of(status), workflow, limit, since)).runs)
 
     # -- messages
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from streammesh.errors import InvalidPayload
 from streammesh.journal import Head
 from streammesh.keys import GROUP, Keys, raw_tag
 from streammesh.moments import iso
 from streammesh.registry import AgentInfo, Registry
 from streammesh.store import Store
 
-__all__ = ["FINAL", "STATES", "RunList", "RunNumbers", "RunsListed", "offered_by", "stream_of"]
+__all__ = ["FINAL", "STATES", "RunList", "RunNumbers", "RunsListed", "offered_by", "states_of", "stream_of"]
 
 #: Every state of a run; the last three are final.
 STATES = ("queued", "running", "parked", "paused", "stuck", "succeeded", "failed", "cancelled")
@@ -56,6 +58,32 @@ class RunNumbers:
         return any(self.states.values())
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    states: frozenset[str]
+    workflow: str
+    since: str
+
+    def __call__(self, head: Head) -> bool:
+        return (
+            head.state in self.states
+            and (not self.workflow or self.workflow in (head.workflow, stream_of(head)))
+            and head.fields.get("started_at", "") >= self.since
+        )
+
+
+def states_of(status: str | Collection[str] | None) -> frozenset[str]:
+    """The states that are meant: one word, several, or none for all; ``open`` is every state that is not final.
+
+    Raises InvalidPayload for a word that is no state.
+    """
+    words = [status] if isinstance(status, str) else list(status) if status is not None else list(STATES)
+    for word in words:
+        if word not in (*STATES, "open"):
+            raise InvalidPayload(f"{word!r} is no state of a run; expected open, {', '.join(STATES)}")
+    return frozenset(words) - {"open"} | (set(STATES) - FINAL if "open" in words else set())
+
+
 def stream_of(head: Head) -> str:
     """The workflow of a run with its version, as in ``{mesh}:runs:<workflow>[@<version>]``."""
     version = head.fields.get("version", "1")
@@ -86,21 +114,29 @@ class RunList:
             found.update(offered_by(agent))
         return sorted(found)
 
-    async def runs(self, states: Collection[str], workflow: str | None = None, limit: int = 50) -> RunsListed:
-        """Up to ``limit`` runs in one of ``states``, newest first; ``workflow`` with or without its version."""
+    async def runs(
+        self, states: Collection[str], workflow: str | None = None, limit: int = 50, since: datetime | None = None
+    ) -> RunsListed:
+        """Up to ``limit`` runs in one of ``states``, newest first; ``workflow`` with or without its version.
+
+        ``since``: only those that were started then or later. Raises InvalidPayload when it has no time zone.
+        """
+        if limit < 1:
+            raise InvalidPayload(f"limit={limit} is not usable: expected 1 or more runs")
+        if since is not None and since.tzinfo is None:
+            raise InvalidPayload(f"since={since.isoformat()} has no time zone; use datetime.now(UTC) or .astimezone()")
+        wanted = _Wanted(frozenset(states), workflow or "", iso(since.timestamp() * 1000) if since else "")
         found: dict[str, Head] = {}
         if "queued" in states:
             found.update((head.id, head) for head in await self._raw(limit))
         complete = True
         for shard in range(self._keys.shards):
-            complete = await self._scan(shard, found, limit, states, workflow) and complete
-        kept = [head for head in found.values() if _wanted(head, states, workflow)]
+            complete = await self._scan(shard, found, limit, wanted) and complete
+        kept = [head for head in found.values() if wanted(head)]
         kept.sort(key=lambda head: (head.fields.get("started_at", ""), head.id), reverse=True)
         return RunsListed(tuple(kept[:limit]), complete)
 
-    async def _scan(
-        self, shard: int, found: dict[str, Head], limit: int, states: Collection[str], workflow: str | None
-    ) -> bool:
+    async def _scan(self, shard: int, found: dict[str, Head], limit: int, wanted: _Wanted) -> bool:
         cursor, looked = "0", 0
         while True:
             cursor, ids = await self._some(shard, cursor)
@@ -109,7 +145,7 @@ class RunList:
                 if isinstance(reply, Exception) or not reply[0]:
                     continue
                 head = Head(id, {name: text for name, text in zip(FIELDS, reply, strict=True) if text})
-                if _wanted(head, states, workflow):
+                if wanted(head):
                     found[id] = head
             if len(found) > 4 * limit + 1000:
                 newest = sorted(found.values(), key=lambda head: head.fields.get("started_at", ""))[-limit:]
@@ -180,10 +216,6 @@ class RunList:
             queued[name] += max(0, int(_number(length)) - count)
             running[name] += count
         return queued, running
-
-
-def _wanted(head: Head, states: Collection[str], workflow: str | None) -> bool:
-    return head.state in states and (not workflow or workflow in (head.workflow, stream_of(head)))
 
 
 def _number(reply: Any) -> int:

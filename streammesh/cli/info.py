@@ -28,8 +28,6 @@ HEADS = ("CAPABILITY", "WAITING", "RUNNING", "DELAYED", "DEAD", "OLDEST", "IN/s"
 @click.option("--all", "everything", is_flag=True, help="Also capabilities with nothing to do and nobody to do it.")
 async def info(mesh: Mesh, out: Output, sample: float, everything: bool) -> None:
     """One screen: server, agents, and how every capability is doing."""
-    from streammesh.runlist import RunList
-
     first = await mesh.status.overview()
     if sample and first.capabilities:
         await asyncio.sleep(sample)
@@ -38,10 +36,9 @@ async def info(mesh: Mesh, out: Output, sample: float, everything: bool) -> None
     else:
         second, rates = first, None
     server = await server_of(mesh)
-    runs = await RunList(mesh.store, mesh.keys).numbers()
+    runs = await mesh.runlist.numbers()
     if out.json:
-        numbers = {"runs": {**runs.states, "nobody": dict(runs.nobody), "complete": runs.complete}}
-        out.object(as_json(mesh, server, second, rates) | numbers)
+        out.object(as_json(mesh, server, second, rates, runs))
         return
     if out.quiet:
         for one in second.capabilities:
@@ -122,7 +119,9 @@ def _rate(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
 
 
-def as_json(mesh: Mesh, server: dict[str, Any], seen: Overview, rates: dict[str, Rates] | None) -> dict[str, Any]:
+def as_json(
+    mesh: Mesh, server: dict[str, Any], seen: Overview, rates: dict[str, Rates] | None, runs: RunNumbers
+) -> dict[str, Any]:
     """The same numbers for programs."""
     return {
         "mesh": mesh.namespace,
@@ -142,6 +141,7 @@ def as_json(mesh: Mesh, server: dict[str, Any], seen: Overview, rates: dict[str,
         "delayed": seen.delayed,
         "next_due_seconds": seen.next_due,
         "inboxes_waiting": seen.inboxes,
+        "runs": {**runs.states, "nobody": dict(runs.nobody), "complete": runs.complete},
     }  # fmt: skip
 
 
@@ -164,25 +164,29 @@ async def top(mesh: Mesh, out: Output, interval: float, count: int | None) -> No
             await asyncio.sleep(max(0.1, interval))
             seen = await mesh.status.overview()
             rates = seen.rates(earlier)
+            runs = await mesh.runlist.numbers()
             server["uptime"] = None if server["uptime"] is None else server["uptime"] + interval
             if out.json:
-                out.lines([as_json(mesh, server, seen, rates)])
+                out.lines([as_json(mesh, server, seen, rates, runs)])
             else:
-                draw(_screen(mesh, out, server, seen, rates))
+                draw(_screen(mesh, out, server, seen, rates, runs))
             earlier = seen
             number += 1
     finally:
         draw(None)
 
 
-def _screen(mesh: Mesh, out: Output, server: dict[str, Any], seen: Overview, rates: dict[str, Rates]) -> list[str]:
+def _screen(
+    mesh: Mesh, out: Output, server: dict[str, Any], seen: Overview, rates: dict[str, Rates], runs: RunNumbers
+) -> list[str]:
     rows = [row(one, rates) for one in seen.capabilities if not one.idle]
     agents = [
         (one.id, one.state, f"{one.busy}/{one.slots}", _bar(one.busy, one.slots), " ".join(one.capabilities))
         for one in sorted(seen.agents, key=lambda one: one.id)
     ]
     return [
-        headline(mesh, server, seen), "", *out.tabular(HEADS, rows, right=HEADS[1:9]), footer(seen), "",
+        headline(mesh, server, seen), "", *out.tabular(HEADS, rows, right=HEADS[1:9]), footer(seen),
+        *([runs_line(runs)] if runs.any else []), "",
         *out.tabular(("AGENT", "STATE", "BUSY", "", "CAPABILITIES"), agents, right=["BUSY"]),
     ]  # fmt: skip
 

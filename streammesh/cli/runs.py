@@ -9,10 +9,12 @@ import click
 
 from streammesh.cli.endings import Ended, Refused, code_of
 from streammesh.cli.output import Output, clean
-from streammesh.cli.parameters import DURATION, payload_of, read_text
+from streammesh.cli.parameters import DURATION, MOMENT, payload_of, read_text
 from streammesh.cli.session import Noun, command
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from streammesh.journal import Head
     from streammesh.mesh import Mesh
     from streammesh.runs import RunHandle
@@ -112,15 +114,17 @@ async def _foresee(mesh: Mesh, out: Output, workflow: str, version: int) -> None
     help="Only in this state (open: not ended); may be repeated.",
 )  # fmt: skip
 @click.option("--workflow", "-w", metavar="NAME", help="Only of this workflow; NAME@2 for one version.")
+@click.option("--since", type=MOMENT, metavar="TIME", help="Only those that were started then or later (ISO-8601).")
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many, the newest."
 )
-async def ls(mesh: Mesh, out: Output, states: tuple[str, ...], workflow: str | None, limit: int) -> None:
+async def ls(
+    mesh: Mesh, out: Output, states: tuple[str, ...], workflow: str | None, since: datetime | None, limit: int
+) -> None:
     """List runs, newest first."""
-    from streammesh.runlist import FINAL, RunList
+    from streammesh.runlist import states_of
 
-    wanted = {s for s in STATES if not states or s in states or ("open" in states and s not in FINAL)}
-    listed = await RunList(mesh.store, mesh.keys).runs(wanted, workflow, limit)
+    listed = await mesh.runlist.runs(states_of(states or None), workflow, limit, since)
     if out.json:
         from streammesh.cli.story import head_json
 

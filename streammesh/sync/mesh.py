@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from streammesh.errors import ConfigError, MeshError, PayloadConflict
+from streammesh.journal import Head
 from streammesh.mesh import Mesh as AsyncMesh
 from streammesh.registry import AgentInfo
 from streammesh.sync.handles import DeadLetters, RunHandle, Task
@@ -238,6 +239,16 @@ class Mesh:
         """A handle on a run by its id, also after a restart."""
         self._opened()
         return RunHandle(self, self._mesh.run(id))
+
+    def runs(
+        self,
+        status: str | Collection[str] | None = None,
+        workflow: str | None = None,
+        since: datetime | None = None,
+        limit: int = 50,
+    ) -> list[Head]:
+        """Heads of runs, newest first; what is meant by the words is said in `streammesh.Mesh.runs`."""
+        return self._wait(self._mesh.runs, status, workflow, since, limit)
 
     # -- messages
 

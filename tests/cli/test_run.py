@@ -358,3 +358,13 @@ def test_keys_has_lines_for_runs(press: Cli, word: str) -> None:
     lines = [line for one in listed for line in one["lines"]]
     assert lines
     assert not any("<" in line for line in lines)
+
+
+def test_ls_since_a_time_and_top_with_its_line_of_runs(press: Cli) -> None:
+    press.ok("run", "start", "page", 'words:=["a"]', "--id", "seen-by-top")
+    in_state(press, "seen-by-top", "parked")
+    assert "seen-by-top" in press.ok("run", "ls", "--since", "2026-01-01", "-q").out.split()
+    assert press.ok("run", "ls", "--since", "2999-01-01T00:00:00Z", "-q").out == ""
+    assert re.search(r"^runs: .*\d+ parked", press.ok("top", "--interval", "100ms", "--count", "1").out, re.M)
+    assert press.ok("top", "--interval", "100ms", "--count", "1", "--json").json["runs"]["parked"] >= 1
+    press.ok("run", "terminate", "seen-by-top")
