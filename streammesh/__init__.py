@@ -5,6 +5,7 @@ General layout, from the bottom up; imports only go down:
     errors keys             the error tree; every key
     codec settings moments  JSON with limits; where the server is; points in time
     record                  what a task's record says
+    suspicion               whom to doubt, for routing alone
     loop execution          a loop on which a workflow runs the same way every time; one execution against its journal
     connections embedded    connections by URL; a server from a wheel
     workflow                what a workflow may do: Run

@@ -18,7 +18,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
         "errors health commands places",
-        "keys codec settings moments loop",
+        "keys codec settings moments loop suspicion",
         "record connections embedded batch lanes execution",
         "store workflow",
         "replies",
