@@ -17,7 +17,7 @@ from typing import Any
 
 from streammesh.errors import MeshError
 from streammesh.keys import GROUP, Keys
-from streammesh.lanes import Lanes, Wakes
+from streammesh.lanes import Lanes, Mail, Wakes
 from streammesh.mesh import Mesh
 from streammesh.record import RETENTION
 from streammesh.store import BLOCK
@@ -60,7 +60,7 @@ class Claims:
     """The claim loops and the settling of one agent ``me`` on ``mesh``; ``start`` begins the work on a fresh entry."""
 
     def __init__(
-        self, mesh: Mesh, me: str, lanes: Lanes | Wakes, slots: int, lease: float, start: Callable[[Held], None]
+        self, mesh: Mesh, me: str, lanes: Lanes | Wakes | Mail, slots: int, lease: float, start: Callable[[Held], None]
     ) -> None:
         self._mesh = mesh
         self._keys: Keys = mesh.keys
@@ -202,7 +202,7 @@ class Claims:
         ``back`` hands what was read and not begun back instead, all of it; True when there was something.
         """
         # What is in the inbox stays: it is for nobody else.
-        own = self._keys.inbox(self._me, shard) if back else ""
+        own = self.lanes.own(shard) if back else ""
         if back and all(stream == own for stream, _ in self._backlog[shard]):
             # Before a turn of the lanes is used up for nothing.
             return False
@@ -245,7 +245,7 @@ class Claims:
             if run:
                 held.journal = flat
             self.held[held.stream, entry] = held
-            if back or self.draining:
+            if back or (self.draining and id):
                 self.settle(held, "release", "", "", "")
                 self.free += 0 if back else 1
             else:

@@ -7,9 +7,10 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:meta                    HASH    layout, shards, created_at, epoch (the last one given out)
     {mesh}:tasks:<capability>      STREAM  group `agents`: unfinished tasks; lanes `:high` and `:low` when used
     {mesh}:sent:<message>          STRING  a message that was delivered; TTL a minute
-    {mesh}:inbox:<agent>           STREAM  group `agents`: messages and tasks for one agent
+    {mesh}:inbox:<agent>           STREAM  group `agents`: tasks for one agent
+    {mesh}:mail:<agent>            STREAM  group `agents`: messages for one agent; heard also when all its slots are busy
     {mesh}:task:<id>               HASH    the record of a task; TTL once it is finished
-    {mesh}:inboxes                 ZSET    agent id -> ms at which its inbox in this shard was made
+    {mesh}:inboxes                 ZSET    agent id -> ms at which its inbox or mail in this shard was made
     {mesh}:runs:<workflow>         STREAM  group `agents`: wake-ups, at most one for each run; `<workflow>@<version>` from version 2 on
     {mesh}:run:<id>                HASH    the head of a run; TTL once it has ended
     {mesh}:run:<id>:journal        LIST    what happened in the run, as readable JSON; TTL once it has ended
@@ -120,6 +121,9 @@ class Keys:
 
     def inbox(self, agent: str, shard: int = 0) -> str:
         return f"{self.prefix(shard)}inbox:{agent}"
+
+    def mail(self, agent: str, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}mail:{agent}"
 
     def inboxes(self, shard: int = 0) -> str:
         return f"{self.prefix(shard)}inboxes"

@@ -1,7 +1,8 @@
 """Which streams an agent serves, and in which order.
 
 Each capability has a stream per priority in use; the agent's inbox goes before them all. Claim by claim another lane and
-another capability go first, by weight, so that neither a low priority nor a quiet capability ever starves.
+another capability go first, by weight, so that neither a low priority nor a quiet capability ever starves. Messages have
+a stream and slots of their own, so that an agent with nothing but work hears them all the same.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from itertools import cycle
 
 from streammesh.keys import LANES, Keys, raw_tag
 
-__all__ = ["Lanes", "Order", "Wakes"]
+__all__ = ["Lanes", "Mail", "Order", "Wakes"]
 
 #: Which lane goes first, claim by claim: high 6, normal 3, low 1 in ten.
 TURNS = ("high", "high", "normal", "high", "high", "normal", "high", "high", "normal", "low")
@@ -38,6 +39,10 @@ class Lanes:
         self._turns: list[Iterator[Order] | None] = [None for _ in range(keys.shards)]
         #: Capabilities of which nothing new is taken.
         self.paused: frozenset[str] = frozenset()
+
+    def own(self, shard: int) -> str:
+        """The stream that is for nobody else: what was read of it is never handed back."""
+        return self._keys.inbox(self._me, shard)
 
     def streams(self, shard: int) -> tuple[list[str], list[str]]:
         """Every stream of which entries may be held, paused or not, and the first words of their raw ids."""
@@ -108,6 +113,10 @@ class Wakes:
         self._workflows = tuple(workflows)
         self._turns = [cycle(self._round(shard)) for shard in range(keys.shards)]
 
+    def own(self, shard: int) -> str:
+        """Wake-ups are for whoever takes them."""
+        return ""
+
     def streams(self, shard: int) -> tuple[list[str], list[str]]:
         """Every stream, and the first words of raw ids, marked as those of runs."""
         streams = [self._keys.runs(name, shard) for name in self._workflows]
@@ -140,3 +149,37 @@ class Wakes:
 
     def add(self, shard: int, lane: str) -> None:
         """Wake-ups have no lanes."""
+
+
+class Mail:
+    """The stream of messages for the agent ``me``, shard by shard: no lanes, no turns, no pauses."""
+
+    def __init__(self, keys: Keys, me: str) -> None:
+        streams = [keys.mail(me, shard) for shard in range(keys.shards)]
+        self._orders = [
+            Order((stream,), (f"mail {me}", raw_tag(stream, shard)), ("",)) for shard, stream in enumerate(streams)
+        ]
+
+    def own(self, shard: int) -> str:
+        """All of it."""
+        return self._orders[shard].streams[0]
+
+    def streams(self, shard: int) -> tuple[list[str], list[str]]:
+        """The stream, and the first word of its raw ids."""
+        order = self._orders[shard]
+        return [*order.streams], [order.about[1]]
+
+    def order(self, shard: int) -> Order:
+        """Always the same."""
+        return self._orders[shard]
+
+    def pause(self, paused: frozenset[str]) -> bool:
+        """Capabilities are paused, messages are not."""
+        return False
+
+    def missing(self, shard: int) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Messages have no lanes."""
+        return []
+
+    def add(self, shard: int, lane: str) -> None:
+        """Messages have no lanes."""

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Container, Mapping
 
+from streammesh.hearing import Hearing
 from streammesh.mesh import Mesh
-from streammesh.perform import Performer
 from streammesh.store import BLOCK
 
 __all__ = ["Listening"]
@@ -16,20 +16,20 @@ _log = logging.getLogger("streammesh.agent")
 
 
 class Listening:
-    """Reads control and broadcast for the agent ``me``; ``obey`` gets each act, the performer each message it has a handler for."""
+    """Reads control and broadcast for the agent ``me``; ``obey`` gets each act, ``hearing`` each message it has a handler for."""
 
     def __init__(
         self,
         mesh: Mesh,
         me: str,
         listeners: Container[str],
-        performer: Performer,
+        hearing: Hearing,
         obey: Callable[[Mapping[str, str]], Awaitable[None]],
     ) -> None:
         self._mesh = mesh
         self._me = me
         self._listeners = listeners
-        self._performer = performer
+        self._hearing = hearing
         self._obey = obey
         self._cursors = ["0-0", "0-0"]
         self._heard: set[asyncio.Task[None]] = set()
@@ -96,7 +96,7 @@ class Listening:
 
         async def hear() -> None:
             try:
-                await self._performer.hear(fields)
+                await self._hearing.hear(fields)
             except Exception:
                 _log.exception("agent=%s broadcast %s failed", self._me, fields.get("type"))
 

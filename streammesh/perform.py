@@ -1,10 +1,9 @@
-"""Running one task or one message: from the claimed entry to the outcome that is to be settled."""
+"""Running one task: from the claimed entry to the outcome that is to be settled."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import logging
 import time
 import traceback
@@ -20,36 +19,14 @@ from streammesh import codec
 from streammesh.claims import Claims, Held
 from streammesh.errors import InvalidPayload, MeshError, PayloadError, Reject, Retry
 from streammesh.handlers import Handler, TaskContext, in_process, in_thread, sendable, short, told, verdict_on
+from streammesh.hearing import WIRE, being_cancelled, milliseconds
 from streammesh.mesh import Mesh
-from streammesh.messages import Message
 from streammesh.record import RETENTION, Lineage, lineage
 
 __all__ = ["Performer"]
 
 #: The most characters of a traceback that are kept.
 LONGEST_DETAIL = 16384
-
-#: Entry fields that are the wire's, not the user's headers.
-_WIRE = frozenset(
-    [
-        "id",
-        "payload",
-        "attempt",
-        "at",
-        "capability",
-        "deadline",
-        "run",
-        "step",
-        "correlation",
-        "causation",
-        "hops",
-        "traceparent",
-        "by",
-        "reply_to",
-        "type",
-        "source",
-    ]
-)
 
 _log = logging.getLogger("streammesh.agent")
 
@@ -62,13 +39,11 @@ class Performer:
         mesh: Mesh,
         me: str,
         handlers: Mapping[str, Handler],
-        listeners: Mapping[str, Callable[..., Any]],
         slots: int,
     ) -> None:
         self._mesh = mesh
         self._me = me
         self._handlers = handlers
-        self._listeners = listeners
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix=me)
         self._processes = anyio.CapacityLimiter(slots)
         self._loop = asyncio.get_running_loop()
@@ -79,13 +54,18 @@ class Performer:
         #: Threads that could not be stopped and go on; they hold their slots.
         self.stuck: set[Future[Any]] = set()
         self.claims: Claims
+        #: Takes the messages that came with the tasks (by an `XADD` into the inbox).
+        self.hear: Callable[[Held, Claims], None]
         self.offset = 0.0
         #: Told the seconds until a retry that this agent has just put off.
         self.put_off: Callable[[float], None] = lambda _: None
 
     def start(self, held: Held) -> None:
         """Begin the work on a fresh entry."""
-        held.work = self._loop.create_task(self._task(held) if held.id else self._message(held))
+        if held.id:
+            held.work = self._loop.create_task(self._task(held))
+        else:
+            self.hear(held, self.claims)
 
     # -- tasks
 
@@ -145,7 +125,7 @@ class Performer:
             text = fields.get("payload", "")
             payload = handler.bind(codec.decode_object(text))
             if deadline is not None:
-                left = (self._milliseconds(deadline) - self._now()) / 1000
+                left = (milliseconds(deadline) - self.now()) / 1000
                 if left <= 0:
                     return "expire", "its deadline passed before it could start", _keep(handler), ""
                 expires = limit is None or left < limit
@@ -156,7 +136,7 @@ class Performer:
         lineage.set(Lineage(correlation, held.id, fields.get("traceparent", "")))
         context = None
         if handler.context or handler.isolation == "thread":
-            headers = {name: value for name, value in fields.items() if name not in _WIRE}
+            headers = {name: value for name, value in fields.items() if name not in WIRE}
             context = TaskContext(
                 held.id, held.capability, held.attempt, held.failures, headers, int(deadline) if deadline else None, correlation,
                 self._mesh, self._loop, self._report,
@@ -185,7 +165,7 @@ class Performer:
                 return self._timed_out(held, handler, limit, deadline, expires=expires)
             return self._failed(held, handler, error, deadline)
         except asyncio.CancelledError:
-            if _being_cancelled():
+            if being_cancelled():
                 raise
             return self._failed(held, handler, RuntimeError("the handler cancelled itself"), deadline)
         except (KeyboardInterrupt, GeneratorExit):
@@ -245,7 +225,7 @@ class Performer:
     def _failed(
         self, held: Held, handler: Handler, error: BaseException, deadline: str | None
     ) -> tuple[str, Any, Any, Any]:
-        if deadline is not None and self._now() >= self._milliseconds(deadline):
+        if deadline is not None and self.now() >= milliseconds(deadline):
             return "expire", "its deadline passed while it ran", _keep(handler), ""
         said = told(error)
         detail = sendable("".join(traceback.format_exception(error))[-LONGEST_DETAIL:])
@@ -264,21 +244,11 @@ class Performer:
     def _age(self, held: Held) -> float:
         """Seconds since the task was enqueued, for policies that stop after a delay."""
         stamp = held.entry.partition("-")[0]
-        return max(0.0, (self._now() - int(stamp)) / 1000) if stamp.isdigit() else 0.0
+        return max(0.0, (self.now() - int(stamp)) / 1000) if stamp.isdigit() else 0.0
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """Milliseconds since 1970 by the server's clock."""
         return time.monotonic() * 1000 + self.offset
-
-    @staticmethod
-    def _milliseconds(text: str) -> float:
-        try:
-            value = int(text) if len(text) <= 15 else -1
-        except ValueError:
-            value = -1
-        if value < 0:
-            raise InvalidPayload(f"the entry's deadline {text[:40]!r} is not usable; expected ms since 1970")
-        return float(value)
 
     def _unstuck(self, future: Future[Any]) -> None:
         self.stuck.discard(future)
@@ -305,59 +275,6 @@ class Performer:
         finally:
             self._reporting.discard(id)
 
-    # -- messages
-
-    async def _message(self, held: Held) -> None:
-        fields = held.fields
-        client, id = fields.get("reply_to", ""), fields.get("id", "")
-        try:
-            said = await self.hear(fields, request=bool(client))
-            self.claims.settle(held, "ack", id, client, said)
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and _being_cancelled():
-                if held.stopping == "":
-                    raise
-                # It stays pending with this agent, and moves on with the inbox when the agent has left.
-                self.claims.forget(held)
-                return
-            _log.exception("agent=%s message %s of type %s failed", self._me, id, fields.get("type"))
-            text = told(error)
-            if client:
-                self.claims.settle(held, "ack", id, client, f"failed {text}")
-            else:
-                self.claims.settle(held, "ack", id, fields.get("payload", ""), f"dead {text}")
-        finally:
-            self.claims.release_slot()
-
-    async def hear(self, fields: Mapping[str, str], *, request: bool = False) -> str:
-        """Run the handler of a message; returns the word and the answer of a request. Raises what the handler raises."""
-        kind = fields.get("type", "")
-        deadline = fields.get("deadline")
-        if request and deadline and self._now() >= self._milliseconds(deadline):
-            return "expired the deadline passed before the agent could look"
-        listener = self._listeners.get(kind)
-        if listener is None:
-            known = ", ".join(sorted(self._listeners)) or "none"
-            return f"not_understood agent {self._me} has no handler for messages of type {kind!r} (it knows: {known})"
-        payload = codec.decode(fields.get("payload") or "null", what="message")
-        id = fields.get("id", "")
-        lineage.set(Lineage(fields.get("correlation", id), id))
-        headers = {name: value for name, value in fields.items() if name not in _WIRE}
-        message = Message(
-            id, kind, payload, fields.get("source", ""), int(deadline) if deadline else None, fields.get("correlation", id),
-            fields.get("at", ""), headers,
-        )  # fmt: skip
-        if inspect.iscoroutinefunction(listener):
-            answer = await listener(message)
-        else:
-            here = contextvars.copy_context()
-            answer = await self._loop.run_in_executor(
-                self._threads, partial(here.run, in_thread, partial(listener, message))
-            )
-        return f"replied {codec.encode(answer, what='answer').decode()}"
-
     def close(self) -> None:
         """Let the threads go; those that still run end with the process."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -376,9 +293,3 @@ class _StillInThread(BaseException):
 def _keep(handler: Handler | None) -> int:
     seconds = handler.retention if handler and handler.retention is not None else RETENTION
     return max(1, int(seconds * 1000))
-
-
-def _being_cancelled() -> bool:
-    """Whether somebody asked for this cancellation, rather than the handler raising it on its own."""
-    current = asyncio.current_task()
-    return current is not None and current.cancelling() > 0

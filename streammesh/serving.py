@@ -21,10 +21,11 @@ from typing import Any
 
 from streammesh.activate import Activator
 from streammesh.answers import answers
-from streammesh.claims import Claims
+from streammesh.claims import Claims, Held
 from streammesh.errors import MeshError, ServerFull
 from streammesh.handlers import Handler
-from streammesh.lanes import Lanes, Wakes
+from streammesh.hearing import MAIL, Hearing
+from streammesh.lanes import Lanes, Mail, Wakes
 from streammesh.listening import Listening
 from streammesh.mesh import Mesh
 from streammesh.perform import Performer
@@ -83,12 +84,15 @@ class Serving:
         """Join, work until `stop` (with ``burst``: until nothing waits), drain, leave."""
         mesh = self._mesh
         self.id, now = await mesh.registry.join(self._card())
-        self.performer = Performer(mesh, self.id, self._handlers, self._listeners, self._slots)
+        self.performer = Performer(mesh, self.id, self._handlers, self._slots)
         self.performer.offset = now - time.monotonic() * 1000
         self.lanes = Lanes(mesh.keys, self.id, tuple(self._handlers))
         self.claims = Claims(mesh, self.id, self.lanes, self._slots, self._lease, self.performer.start)
         self.performer.claims = self.claims
-        self.desks = [self.claims]
+        self.hearing = Hearing(self.id, self._listeners, self.performer.now)
+        self.performer.hear = self.hearing.start
+        self.mail = Claims(mesh, self.id, Mail(mesh.keys, self.id), MAIL, self._lease, self._heard)
+        self.desks = [self.claims, self.mail]
         self.tending = Tending(mesh, self.id, self.desks, self._lease)
         self.performer.put_off = self.tending.put_off
         if self._workflows:
@@ -101,11 +105,12 @@ class Serving:
         for shard in range(mesh.keys.shards):
             streams = [(mesh.keys.tasks(name, "normal", shard), name) for name in self._handlers]
             streams += [(mesh.keys.runs(name, shard), f"run {name}") for name in self._workflows]
-            await mesh.registry.open_streams(shard, [*streams, (mesh.keys.inbox(self.id, shard), "")], self.id)
+            streams += [(mesh.keys.inbox(self.id, shard), ""), (mesh.keys.mail(self.id, shard), "")]
+            await mesh.registry.open_streams(shard, streams, self.id)
         with contextlib.suppress(ServerFull):  # only people read it, and what a full server needs is agents
             for name, handler in self._handlers.items():
                 await mesh.registry.describe(name, handler.card())
-        listening = Listening(mesh, self.id, self._listeners, self.performer, self._obey)
+        listening = Listening(mesh, self.id, self._listeners, self.hearing, self._obey)
         await listening.begin()
         await self.claims.find_lanes()
         self.claims.pause(await mesh.registry.paused(self._handlers))
@@ -116,11 +121,13 @@ class Serving:
         )  # fmt: skip
         pulse.start()
         _log.info("agent=%s ready capabilities=%s slots=%d", self.id, ",".join(self._handlers), self._slots)
-        claiming = [
-            asyncio.create_task(self._supervised("claim", partial(desk.loop, shard)))
+        claiming = {
+            desk: [
+                asyncio.create_task(self._supervised("claim", partial(desk.loop, shard)))
+                for shard in range(mesh.keys.shards)
+            ]
             for desk in self.desks
-            for shard in range(mesh.keys.shards)
-        ]
+        }
         others = [
             asyncio.create_task(self._supervised("tend", self.tending.loop)),
             asyncio.create_task(self._supervised("listen", listening.loop)),
@@ -143,9 +150,13 @@ class Serving:
             if self._workflows:
                 self.activator.close()
             self.performer.close()
+            self.hearing.close()
             self._state = "left"
             done = self.claims
             _log.info("agent=%s left claimed=%d settled=%d stale=%d", self.id, done.claimed, done.settled, done.stale)
+
+    def _heard(self, held: Held) -> None:
+        self.hearing.start(held, self.mail)
 
     def _ticked(self) -> float:
         """When the loops that find and take over work last moved: a process in which one hangs is not alive."""
@@ -171,47 +182,65 @@ class Serving:
         stopped = asyncio.create_task(self._stop.wait())
         try:
             while not self._stop.is_set():
-                idle = asyncio.create_task(self.claims.idle.wait())
+                idle = asyncio.create_task(self._idle())
                 await asyncio.wait({idle, stopped}, return_when=asyncio.FIRST_COMPLETED)
                 idle.cancel()
-                if self.claims.idle.is_set():
+                if self.claims.idle.is_set() and self.mail.idle.is_set():
                     return
         finally:
             stopped.cancel()
 
-    async def _drain(self, claiming: list[asyncio.Task[None]]) -> None:
-        for desk in self.desks:
-            desk.draining = True
-            desk.wake()
-        await asyncio.wait(claiming, timeout=BLOCK + 1)
-        for loop in claiming:
-            loop.cancel()
+    async def _idle(self) -> None:
+        for desk in (self.claims, self.mail):
+            await desk.idle.wait()
+
+    async def _drain(self, claiming: Mapping[Claims, list[asyncio.Task[None]]]) -> None:
         try:
-            for desk in self.desks:
-                await desk.hand_back()
+            # Work first: while it is being finished, the agent goes on hearing messages.
+            await self._halt([desk for desk in self.desks if desk is not self.mail], claiming)
             if self._workflows:
                 # A run goes on elsewhere from its journal: there is nothing to finish here.
                 for held in list(self.wakes.held.values()):
                     if held.work and not held.work.done():
                         held.stopping = "release"
                         held.work.cancel()
-            running = [held.work for held in self.claims.held.values() if held.work and not held.work.done()]
-            if running:
-                _log.info("agent=%s draining: %d tasks have %.0f s", self.id, len(running), self._grace)
-                await asyncio.wait(running, timeout=self._grace)
-                late = [held for held in self.claims.held.values() if held.work and not held.work.done()]
-                for held in late:
-                    held.stopping = "release"
-                    assert held.work
-                    held.work.cancel()
-                if late:
-                    _log.warning("agent=%s %d tasks did not finish in time and are handed back", self.id, len(late))
-                    await asyncio.wait([held.work for held in late if held.work], timeout=5.0)
+            until = self._loop.time() + self._grace
+            await self._finish(self.claims, self._grace)
+            await self._halt([self.mail], claiming)
+            await self._finish(self.mail, max(until - self._loop.time(), min(self._grace, 1.0)))
             for desk in reversed(self.desks):
                 await asyncio.sleep(0)
                 await asyncio.wait_for(desk.flushed(), timeout=max(5.0, self._lease))
         except (MeshError, TimeoutError) as error:
             _log.error("agent=%s could not hand everything back, leases run out by themselves: %s", self.id, error)
+
+    async def _halt(self, desks: list[Claims], claiming: Mapping[Claims, list[asyncio.Task[None]]]) -> None:
+        """Claim no more, and give back what has not begun."""
+        loops = [loop for desk in desks for loop in claiming[desk]]
+        for desk in desks:
+            desk.draining = True
+            desk.wake()
+        await asyncio.wait(loops, timeout=BLOCK + 1)
+        for loop in loops:
+            loop.cancel()
+        for desk in desks:
+            await desk.hand_back()
+
+    async def _finish(self, desk: Claims, grace: float) -> None:
+        """Let what runs end within ``grace`` seconds, and stop the rest."""
+        running = [held.work for held in desk.held.values() if held.work and not held.work.done()]
+        if running:
+            what = "messages" if desk is self.mail else "tasks"
+            _log.info("agent=%s draining: %d %s have %.0f s", self.id, len(running), what, grace)
+            await asyncio.wait(running, timeout=grace)
+            late = [held for held in desk.held.values() if held.work and not held.work.done()]
+            for held in late:
+                held.stopping = "release"
+                assert held.work
+                held.work.cancel()
+            if late:
+                _log.warning("agent=%s %d %s did not finish in time and are handed back", self.id, len(late), what)
+                await asyncio.wait([held.work for held in late if held.work], timeout=5.0)
 
     async def _leave(self) -> None:
         """Out of the registry first, so that nobody sends any more; then what is still in the inbox moves on."""

@@ -197,7 +197,7 @@ class Status:
         waiting = 0
         for shard in range(self._keys.shards):
             owners = await self._store.command("ZRANGE", self._keys.inboxes(shard), 0, -1)
-            boxes = [self._keys.inbox(owner, shard) for owner in owners]
+            boxes = [box(owner, shard) for owner in owners for box in (self._keys.inbox, self._keys.mail)]
             lengths = await self._store.commands([("XLEN", box) for box in boxes])
             pending = await self._store.commands([("XPENDING", box, GROUP) for box in boxes])
             for length, held in zip(lengths, pending, strict=True):

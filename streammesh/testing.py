@@ -152,6 +152,7 @@ async def _left(mesh: Mesh, agents: tuple[Agent, ...]) -> list[str]:
         if agent.serving:
             for shard in range(keys.shards):
                 streams[keys.inbox(agent.serving.id, shard)] = f"the inbox of {agent.serving.id}"
+                streams[keys.mail(agent.serving.id, shard)] = f"messages to {agent.serving.id}"
         for name in agent.workflows:
             streams.update((keys.runs(name, shard), f"runs of {name}") for shard in range(keys.shards))
     lengths = await mesh.store.commands([("XLEN", stream) for stream in streams])

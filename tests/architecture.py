@@ -29,6 +29,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "runcauses",
         "mesh",
         "sync handlers claims",
+        "hearing",
         "perform activate tending",
         "answers",
         "listening",

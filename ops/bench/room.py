@@ -55,7 +55,7 @@ def idle(size: Size, say: Say) -> list[Figure]:
             resident.append(agent.resident)
             commands.append(len(server.overheard(size.idle)) / size.idle)
     return [
-        Figure.at_most("commands of an idle agent", "/s", commands, 4),
+        Figure.at_most("commands of an idle agent", "/s", commands, 5),
         Figure.at_most("an agent at its start", "MB", resident, 45),
     ]
 

@@ -25,6 +25,7 @@ ASK = {
     "meta": ["HGETALL {key}"],
     "tasks": ["XLEN {key}", "XPENDING {key} agents", "XRANGE {key} - + COUNT 3"],
     "inbox": ["XLEN {key}"],
+    "mail": ["XLEN {key}", "XRANGE {key} - + COUNT 3"],
     "task": ["HGETALL {key}", "TTL {key}"],
     "run": ["HGETALL {key}", "TTL {key}"],
     "runs": ["XLEN {key}", "XPENDING {key} agents", "XRANGE {key} - + COUNT 3"],

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Clears the inbox of an agent that is gone: tasks go to the others who offer their capability, or to the dead letters;
+-- Clears the inbox and the mail of an agent that is gone: tasks go to the others who offer their capability, or to the dead letters;
 -- requests are answered `died`; other messages become dead letters of `inbox`.
 -- KEYS 1 prefix of the shard
 -- ARGV 1 agent  2 limit  3 first word of the inbox's raw ids  4.. capabilities that live agents offer
@@ -7,17 +7,16 @@
 -- Called by sweep.Sweep.drain
 local agent = ARGV[1]
 if redis.call('EXISTS', TAG .. 'agent:' .. agent) == 1 then return {'alive', 0, 0} end
-local stream = TAG .. 'inbox:' .. agent
 local now = clock()
 local at = iso(now)
 local offered = {}
 for i = 4, #ARGV do offered[ARGV[i]] = true end
-local moved, buried, done = 0, 0, {}
+local moved, buried, limit, seen = 0, 0, tonumber(ARGV[2]), 0
 
 local function message(f, entry)
   local why = agent .. ' died before it answered'
   if f.reply_to then return answer(f.id or '', {waiters = f.reply_to}, 'died', why, now) end
-  letter('inbox', f.id or entry, f.payload, 'message_undelivered', 'message ' .. f.type .. ' to ' .. agent .. ', which died', nil,
+  letter('inbox', f.id or entry, f.payload, 'message_undelivered', 'message ' .. (f.type or '') .. ' to ' .. agent .. ', which died', nil,
     agent, at)
   buried = buried + 1
 end
@@ -50,15 +49,20 @@ local function task(f, entry, wide)
   moved = moved + 1
 end
 
-local kind = usable(stream)
-local entries = kind == 'stream' and redis.call('XRANGE', stream, '-', '+', 'COUNT', ARGV[2]) or {}
-for _, e in ipairs(entries) do
-  local f = fields(e[2])
-  if f.type then message(f, e[1]) else task(f, e[1], #e[2] > WIDEST) end
-  done[#done + 1] = e[1]
+for _, word in ipairs({'mail:', 'inbox:'}) do
+  local stream = TAG .. word .. agent
+  local kind = usable(stream)
+  local entries = kind == 'stream' and redis.call('XRANGE', stream, '-', '+', 'COUNT', limit - seen) or {}
+  local done = {}
+  for _, e in ipairs(entries) do
+    local f = fields(e[2])
+    if f.type or word == 'mail:' then message(f, e[1]) else task(f, e[1], #e[2] > WIDEST) end
+    done[#done + 1] = e[1]
+  end
+  away(stream, done)
+  seen = seen + #entries
+  if seen >= limit then return {'more', moved, buried} end
+  if kind == 'stream' then redis.call('DEL', stream) end
 end
-away(stream, done)
-if #entries >= tonumber(ARGV[2]) then return {'more', moved, buried} end
-if kind == 'stream' then redis.call('DEL', stream) end
 redis.call('ZREM', TAG .. 'inboxes', agent)
 return {'ok', moved, buried}

@@ -1,5 +1,5 @@
 #!lua
--- Puts a message into the inbox of a live agent.
+-- Puts a message into the mail of a live agent.
 -- KEYS 1 prefix of shard 0
 -- ARGV 1 agent  2.. fields and values of the entry (`deadline` may be '+ms')
 -- Returns 'ok' | 'missing' (no live agent of that id)
@@ -10,7 +10,7 @@ for i = 2, #ARGV, 2 do
   if ARGV[i] == 'id' and redis.call('EXISTS', TAG .. 'sent:' .. ARGV[i + 1]) == 1 then return 'ok' end
 end
 if redis.call('EXISTS', TAG .. 'agent:' .. ARGV[1]) == 0 then return 'missing' end
-local stream = TAG .. 'inbox:' .. ARGV[1]
+local stream = TAG .. 'mail:' .. ARGV[1]
 if redis.call('EXISTS', stream) == 0 then make(stream, nil, ARGV[1], now) end
 local args = {}
 for i = 2, #ARGV do args[#args + 1] = ARGV[i] end

@@ -46,7 +46,7 @@ local function usable(stream)
   return (kind == 'stream' or kind == 'none') and kind
 end
 
--- Makes `stream` with its group, from its first entry, and lists it: the inbox of `agent`, or a lane of `capability`.
+-- Makes `stream` with its group, from its first entry, and lists it: inbox or mail of `agent`, or a lane of `capability`.
 local function make(stream, capability, agent, now)
   redis.call('XGROUP', 'CREATE', stream, 'agents', '0', 'MKSTREAM')
   if agent then
@@ -288,10 +288,10 @@ local function cancel(id, by, keep, now)
   return 'ok'
 end
 
--- Puts a message into the inbox of `agent` in this shard; further arguments are fields and values of the entry. The inbox of
+-- Puts a message into the mail of `agent` in this shard; further arguments are fields and values of the entry. The mail of
 -- an agent that is gone is drained by the next sweep.
 local function post(agent, kind, id, payload, now, ...)
-  local stream = TAG .. 'inbox:' .. agent
+  local stream = TAG .. 'mail:' .. agent
   if redis.call('EXISTS', stream) == 0 then make(stream, nil, agent, now) end
   redis.call('XADD', stream, '*', 'id', id, 'type', kind, 'payload', payload, 'at', iso(now), ...)
 end

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Makes sure that an agent's streams and their groups exist.
 -- KEYS 1 prefix of the shard  2.. streams
--- ARGV for each stream: its capability, '' for the agent's inbox, or 'run <workflow>'; then the agent
+-- ARGV for each stream: its capability, '' for the agent's inbox and mail, or 'run <workflow>'; then the agent
 -- Returns 'ok'
 -- Called by registry.Registry.open_streams
 for s = 2, #KEYS do

@@ -5,7 +5,8 @@
 -- ARGV 1 agent  2 count  3 lease ms  4 retention ms of what is found expired or cancelled  5 deaths that make a task poison
 --      6 number of entries that the agent has read, then for each: index into KEYS, entry id
 --      then the number of dead consumers, then for each: index into KEYS, consumer
---      then for each stream from KEYS 2 on: the capability ('' for an inbox), the first word of its raw ids
+--      then for each stream from KEYS 2 on: the capability ('' for an inbox, 'mail <agent>' for messages), the first word
+--      of its raw ids
 -- Returns {items, skipped}; an item is {index into KEYS, entry, id ('' for a message), attempt, failures, deaths, fields}
 -- Called by claims.Claims._claim
 local me, left, lease, keep, poison = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
@@ -71,8 +72,9 @@ local function take(s, entry, flat, dead)
   local capability = ARGV[about + 2 * (s - 2)]
   local client, workflow = string.match(capability, '^run (%S+) (.+)$')
   if client then return take_run(s, entry, f, dead, client, workflow) end
-  if capability == '' then
-    if f.type then
+  local mail = string.sub(capability, 1, 5) == 'mail '
+  if capability == '' or mail then
+    if f.type or mail then
       items[#items + 1] = {s, entry, '', 0, 0, 0, flat}
       left = left - 1
       return
@@ -170,7 +172,7 @@ for s = 2, #KEYS do
       if string.sub(capability, 1, 4) == 'run ' then
         redis.call('XGROUP', 'CREATE', KEYS[s], 'agents', '0', 'MKSTREAM')
       else
-        make(KEYS[s], capability, capability == '' and me, now)
+        make(KEYS[s], capability, (capability == '' or string.sub(capability, 1, 5) == 'mail ') and me, now)
       end
       event('stream.group_recreated', 'stream', KEYS[s], 'at', at)
     else

@@ -37,7 +37,7 @@ AGAIN = frozenset({"fail", "again", "release"})  # verbs after which another att
 WITHOUT_AGENT = frozenset({"cancelled", "expired", "dead"})  # ends that need no execution
 #: Keys that stay: the structure of a mesh, and dead letters, which wait for a person. Written without the prefix.
 LASTING = re.compile(
-    r"(meta|caps|sweep|due|agents|inboxes|events|members|control|broadcast|(tasks|inbox|dead|cap):[^{}]+)\Z"
+    r"(meta|caps|sweep|due|agents|inboxes|events|members|control|broadcast|(tasks|inbox|mail|dead|cap):[^{}]+)\Z"
 )
 
 

@@ -67,7 +67,9 @@ async def leftovers(mesh: Mesh) -> list[str]:
         while True:
             cursor, some = await store.command("SCAN", cursor, "COUNT", 1000, "TYPE", kind)
             names += [
-                name for name in some if name.partition("}:")[2].startswith(("runs:", "tasks:", "inbox:", "run:"))
+                name
+                for name in some
+                if name.partition("}:")[2].startswith(("runs:", "tasks:", "inbox:", "mail:", "run:"))
             ]
             if cursor == "0":
                 break

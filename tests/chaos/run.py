@@ -133,7 +133,7 @@ async def _left(stage: Stage) -> list[str]:
     cursor = "0"
     while True:
         cursor, some = await store.command("SCAN", cursor, "COUNT", 1000, "TYPE", "stream")
-        names += [name for name in some if name.partition("}:")[2].startswith(("tasks:", "inbox:"))]
+        names += [name for name in some if name.partition("}:")[2].startswith(("tasks:", "inbox:", "mail:"))]
         if cursor == "0":
             break
     lengths = await store.commands([("XLEN", name) for name in names])

@@ -102,7 +102,7 @@ def judge(
     if played.settled_in is None:
         violations.append("not everything was settled in time")
     for key in final.ttls:
-        if key.partition("}:")[2].startswith(("agent:", "inbox:")) or key.endswith((":agents", ":inboxes")):
+        if key.partition("}:")[2].startswith(("agent:", "inbox:", "mail:")) or key.endswith((":agents", ":inboxes")):
             violations.append(f"{key} outlived the last agent")
     if repeated > limit:
         violations.append(f"{repeated} executions were repeated, faults explain {limit} at most")

@@ -64,6 +64,39 @@ async def test_a_request_brings_an_answer(mesh: Mesh, serve: Serve) -> None:
     assert await mesh.request("news", to="gossip", timeout=5) is None
 
 
+async def test_an_agent_with_nothing_but_work_answers_all_the_same(mesh: Mesh, serve: Serve) -> None:
+    agent = Agent("busy", slots=1)
+    release = asyncio.Event()
+
+    @agent.capability("toil")
+    async def toil() -> str:
+        await release.wait()
+        return "done"
+
+    @agent.on("ask")
+    async def ask(message: Message) -> object:
+        return message.payload
+
+    @agent.on("let-go")
+    def let_go(_: Message) -> bool:  # in a thread, and the tasks have all of theirs
+        return agent.serving is not None and agent.serving.claims.free == 0
+
+    id = await serve(agent)
+    tasks = [await mesh.enqueue("toil") for _ in range(3)]
+
+    async def full() -> bool:
+        assert agent.serving
+        return agent.serving.claims.free == 0
+
+    await eventually(full)
+    assert await mesh.request("ask", 42, to=id, timeout=5) == 42
+    assert await asyncio.gather(*(mesh.request("ask", n, to=id, timeout=5) for n in range(200))) == list(range(200))
+    assert await mesh.request("let-go", to=id, timeout=5) is True
+    assert len([task for task in tasks if (await task.record()).state == "running"]) == 1
+    release.set()
+    assert [await task.result(timeout=5) for task in tasks] == ["done"] * 3
+
+
 async def test_nobody_understands_that_type(mesh: Mesh, serve: Serve) -> None:
     with pytest.raises(NoCapableAgent, match="'sing'"):
         await mesh.request("sing")

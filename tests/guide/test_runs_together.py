@@ -380,5 +380,5 @@ async def _raw_ids(redis: Redis, mesh: Mesh, entry: str) -> list[str]:
 
 
 async def _buried(mesh: Mesh, agent: str) -> bool:
-    inboxes = [mesh.keys.inbox(agent, shard) for shard in range(mesh.keys.shards)]
+    inboxes = [box(agent, shard) for shard in range(mesh.keys.shards) for box in (mesh.keys.inbox, mesh.keys.mail)]
     return not any(await mesh.store.commands([("EXISTS", inbox) for inbox in inboxes]))

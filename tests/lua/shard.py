@@ -147,7 +147,7 @@ class Shard:
         return self.record(id).get("entry", "")
 
     def streams_of(self, agent: str) -> list[str]:
-        return [f"inbox:{agent}", "tasks:x"]
+        return [f"mail:{agent}", f"inbox:{agent}", "tasks:x"]
 
     def claim(
         self,
@@ -339,7 +339,9 @@ class Shard:
 
 
 def capability_of(stream: str) -> str:
-    """'' for an inbox."""
+    """'' for an inbox, 'mail <agent>' for messages."""
+    if stream.startswith("mail:"):
+        return stream.replace(":", " ")
     return stream.split(":")[1] if stream.startswith("tasks:") else ""
 
 

@@ -48,7 +48,7 @@ def test_a_stream_without_group_gets_one_at_its_first_entry_and_an_event(shard: 
     shard.raw(payload="{}")
     assert shard.claim() == []
     assert {event["stream"] for event in shard.events("stream.group_recreated")} == {
-        shard.key("tasks:x"), shard.key("inbox:ann.1"),
+        shard.key("tasks:x"), shard.key("inbox:ann.1"), shard.key("mail:ann.1"),
     }  # fmt: skip
     assert shard.take().fields["payload"] == "{}"
 
@@ -285,10 +285,26 @@ def test_messages_come_as_they_are_and_have_no_record(shard: Shard) -> None:
     ann = shard.join("ann")
     assert shard.send(ann, id="m1", type="hello", payload="1") == "ok"
     one = shard.take(ann)
-    assert (one.stream, one.id, one.attempt, one.fields["type"]) == (f"inbox:{ann}", "", 0, "hello")
+    assert (one.stream, one.id, one.attempt, one.fields["type"]) == (f"mail:{ann}", "", 0, "hello")
     assert shard.record("m1") == {}
     assert shard.settle(ann, ack(one)) == ["ok"]
-    assert shard.entries(f"inbox:{ann}") == {}
+    assert shard.entries(f"mail:{ann}") == {}
+
+
+def test_what_is_in_the_mail_is_a_message_whatever_it_says(shard: Shard) -> None:
+    ann = shard.join("ann")
+    assert shard.claim(ann) == [], "makes the groups"
+    shard.raw(f"mail:{ann}", payload="1")
+    one = shard.take(ann)
+    assert (one.id, one.fields) == ("", {"payload": "1"})
+    assert shard.settle(ann, ack(one)) == ["ok"]
+
+
+def test_a_message_that_came_by_the_inbox_is_one_too(shard: Shard) -> None:
+    assert shard.claim("ann.1") == [], "makes the groups"
+    shard.raw("inbox:ann.1", type="hello", payload="1")
+    one = shard.take("ann.1")
+    assert (one.id, one.fields["type"]) == ("", "hello")
 
 
 def test_a_task_for_one_agent_says_its_capability(shard: Shard) -> None:

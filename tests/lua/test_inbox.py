@@ -15,7 +15,7 @@ def test_a_message_needs_a_live_agent(shard: Shard) -> None:
 def test_a_message_is_an_entry_and_makes_the_inbox_known(shard: Shard) -> None:
     ann = shard.join("ann")
     assert shard.send(ann, id="m", type="tell", payload="1", deadline="+5000") == "ok"
-    ((_, fields),) = shard.entries(f"inbox:{ann}").items()
+    ((_, fields),) = shard.entries(f"mail:{ann}").items()
     assert 4000 < int(fields.pop("deadline")) - shard.now() <= 5000
     assert fields.pop("at")
     assert fields == {"id": "m", "type": "tell", "payload": "1"}
@@ -157,5 +157,5 @@ def test_a_message_sent_again_since_its_reply_was_lost_is_one_message(shard: Sha
     shard.open(agent)
     for _ in range(2):
         assert shard.send(agent, id="m-1", type="note", payload="1") == "ok"
-    assert len(shard.read(agent, f"inbox:{agent}", count=10)) == 1
+    assert len(shard.read(agent, f"mail:{agent}", count=10)) == 1
     assert 0 < shard.ttl("sent:m-1") <= 60_000

@@ -129,7 +129,7 @@ def test_a_message_whose_delivery_was_lost_comes_again(shard: Shard) -> None:
     ann = shard.join("ann")
     shard.send(ann, id="m", type="tell", payload="1")
     shard.take(ann)
-    shard.age(ann, f"inbox:{ann}")
+    shard.age(ann, f"mail:{ann}")
     assert shard.renew(ann, []) == ([], [], 1)
     assert shard.take(ann).fields["id"] == "m"
 
@@ -138,9 +138,9 @@ def test_a_held_message_is_renewed(shard: Shard) -> None:
     ann = shard.join("ann")
     shard.send(ann, id="m", type="tell", payload="1")
     one = shard.take(ann)
-    shard.age(ann, f"inbox:{ann}")
+    shard.age(ann, f"mail:{ann}")
     assert shard.renew(ann, [one]) == ([], [], 0)
-    assert max(idle(shard, f"inbox:{ann}")) < LEASE
+    assert max(idle(shard, f"mail:{ann}")) < LEASE
     assert shard.settle(ann, ack(one)) == ["ok"]
 
 
@@ -153,7 +153,7 @@ def test_streams_that_went_away_do_not_stop_the_renewal_of_others(shard: Shard) 
     other = shard.take(ann, streams=streams)
     task = shard.running("a", ann)
     shard.age(ann)
-    shard.redis.delete(shard.key(f"inbox:{ann}"), shard.key("tasks:y"))
+    shard.redis.delete(shard.key(f"mail:{ann}"), shard.key("tasks:y"))
     assert shard.renew(ann, [message, other, task], streams=streams) == ([], [], 0)
     assert max(idle(shard)) < LEASE
 

@@ -282,7 +282,7 @@ def test_a_request_is_answered(shard: Shard) -> None:
     one = shard.take(ann)
     assert shard.settle(ann, ack(one, 'replied {"a": 1}', "cli")) == ["ok"]
     assert shard.replies("cli") == [{"id": "m", "state": "replied", "value": '{"a": 1}'}]
-    assert shard.entries(f"inbox:{ann}") == {}
+    assert shard.entries(f"mail:{ann}") == {}
     assert shard.settle(ann, ack(one, 'replied {"a": 1}', "cli")) == ["stale"]
     assert len(shard.replies("cli")) == 1
 
