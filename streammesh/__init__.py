@@ -4,6 +4,7 @@ General layout, from the bottom up; imports only go down:
 
     errors keys             the error tree; every key
     codec settings moments  JSON with limits; where the server is; points in time
+    rhythm                  when something comes again: cron and intervals
     record                  what a task's record says
     suspicion               whom to doubt, for routing alone
     loop execution          a loop on which a workflow runs the same way every time; one execution against its journal
@@ -13,6 +14,7 @@ General layout, from the bottom up; imports only go down:
     replies results         waiting without polling; what became of tasks
     tasks registry timers messages dead journal     one room for each kind of thing in the server
     sweep status runs       the repairing pass; read-only numbers; a handle on a run
+    schedules               what is started at set times
     listing causes checkup  tasks in a list; why one is not running; is all this fit for work
     mesh                    the client: all rooms together
     sync                    the same for plain scripts
@@ -35,6 +37,7 @@ if _typing.TYPE_CHECKING:
     from streammesh.record import Record, State
     from streammesh.registry import AgentInfo
     from streammesh.runs import RunHandle
+    from streammesh.schedules import Schedule
     from streammesh.tasks import Task
     from streammesh.workflow import Run
 
@@ -49,6 +52,7 @@ __all__ = [
     "Retry",
     "Run",
     "RunHandle",
+    "Schedule",
     "State",
     "Task",
     "TaskContext",
@@ -72,6 +76,7 @@ _HOMES = {
     "TaskContext": "handlers",
     "Run": "workflow",
     "RunHandle": "runs",
+    "Schedule": "schedules",
 }
 
 

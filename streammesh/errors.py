@@ -6,6 +6,7 @@ MeshError
     InvalidURL                a server URL with a typo
     ServerUnfit               a server that would lose work: too old, evicting, a replica
     MeshMismatch              another layout, or another number of shards
+    InvalidSchedule           a cron expression, time zone or policy that cannot work
   StoreUnavailable            the server cannot be reached, or refuses for now
     ServerFull                the server is out of memory; nothing was written
   PayloadError                a payload, result or message that cannot be carried
@@ -29,6 +30,7 @@ MeshError
     RunConflict               a run of that id is there already, and on_conflict="fail"
     NonDeterminism            the workflow's code does not fit its journal
     HistoryFull               the journal is longer than it may be
+  ScheduleNotFound            no schedule of that name
   MessageError                messages and requests between agents
     NoCapableAgent            nobody alive offers what was asked for
     UnknownAgent              no live agent has that id or name
@@ -48,6 +50,7 @@ __all__ = [
     "HistoryFull",
     "InvalidName",
     "InvalidPayload",
+    "InvalidSchedule",
     "InvalidURL",
     "LeaseLost",
     "MeshError",
@@ -69,6 +72,7 @@ __all__ = [
     "RunError",
     "RunFailed",
     "RunNotFound",
+    "ScheduleNotFound",
     "ServerFull",
     "ServerUnfit",
     "StepFailed",
@@ -106,6 +110,10 @@ class ServerUnfit(ConfigError):
 
 class MeshMismatch(ConfigError):
     """The mesh in the server has another layout or another number of shards."""
+
+
+class InvalidSchedule(ConfigError):
+    """A cron expression, an interval, a time zone or a policy that cannot work; nothing was sent."""
 
 
 class StoreUnavailable(MeshError):
@@ -209,6 +217,10 @@ class NonDeterminism(RunError):
 
 class HistoryFull(RunError):
     """The journal is longer than a run's may be; end such workflows by `Run.continue_as_new` in time."""
+
+
+class ScheduleNotFound(MeshError):
+    """No schedule of that name: never made here, or removed."""
 
 
 class MessageError(MeshError):

@@ -15,7 +15,9 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:run:<id>                HASH    the head of a run; TTL once it has ended
     {mesh}:run:<id>:journal        LIST    what happened in the run, as readable JSON; TTL once it has ended
     {mesh}:workflows               SET     workflows that were ever started in this shard
-    {mesh}:due                     ZSET    ms -> task:<id>: delayed tasks and retries
+    {mesh}:due                     ZSET    ms -> task:<id>: delayed tasks and retries; run <id> <path>: timers; schedule <name>
+    {mesh}:schedule:<name>         HASH    a schedule: its definition, its next occurrence, what it started last
+    {mesh}:schedules               SET     names of the schedules in this shard
     {mesh}:dead:<capability>       STREAM  dead letters
     {mesh}:caps                    SET     capabilities that were ever used in this shard
     {mesh}:replies:<client>        STREAM  results pushed to a waiting client; TTL
@@ -111,6 +113,12 @@ class Keys:
 
     def run(self, id: str) -> str:
         return f"{self.prefix(self.shard_of(id))}run:{id}"
+
+    def schedule(self, name: str) -> str:
+        return f"{self.prefix(self.shard_of(name))}schedule:{name}"
+
+    def schedules(self, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}schedules"
 
     def task(self, id: str) -> str:
         return f"{self.prefix(self.shard_of(id))}task:{id}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +24,7 @@ from streammesh.registry import AgentInfo, Registry
 from streammesh.replies import Replies
 from streammesh.runlist import RunList, states_of
 from streammesh.runs import RunHandle
+from streammesh.schedules import Schedule, Schedules
 from streammesh.settings import from_env
 from streammesh.status import Status
 from streammesh.store import Store
@@ -39,7 +40,7 @@ LAYOUT = 1
 class Mesh:
     """A client of one mesh. Make it with `connect`, use it as ``async with``.
 
-    Rooms, for those who want more than the verbs below: ``tasks timers dead registry messages status runlist``.
+    Rooms, for those who want more than the verbs below: ``tasks timers dead registry messages status runlist schedules``.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Mesh:
         self.status = Status(self.store, self.keys)
         self.journal = Journal(self.store, self.keys)
         self.runlist = RunList(self.store, self.keys)
+        self.schedules = Schedules(self.store, self.keys)
         return self
 
     async def close(self) -> None:
@@ -155,6 +157,7 @@ class Mesh:
                 "status",
                 "journal",
                 "runlist",
+                "schedules",
             ):
                 raise ConfigError("the mesh is not open; use `async with Mesh.connect(…) as mesh:`")
             raise AttributeError(f"a Mesh has no {name!r}")
@@ -284,6 +287,41 @@ class Mesh:
         one version; ``since`` (with a time zone) leaves out what was started before.
         """
         return list((await self.runlist.runs(states_of(status), workflow, limit, since)).runs)
+
+    # -- schedules
+
+    async def schedule(
+        self,
+        name: str,
+        *,
+        workflow: str | None = None,
+        task: str | None = None,
+        cron: str | None = None,
+        every: float | timedelta | None = None,
+        tz: str = "UTC",
+        input: Mapping[str, Any] | None = None,
+        version: int = 1,
+        overlap: str = "skip",
+        missed: str = "latest",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        jitter: float = 0.0,
+    ) -> Schedule:
+        """Start a workflow, or enqueue a task, at set times; each occurrence once, however many agents there are.
+
+        ``cron`` is in the time zone ``tz``; ``every`` is in seconds, counted from ``start`` or from now. ``input`` is what each one
+        gets. ``overlap`` says what happens while the one before has not ended: skip, allow, or replace (the old one is
+        ended). ``missed`` is for occurrences that nobody could start within a minute, or before the next one came: latest (the last
+        of them), skip, or all (the last 100 of them). ``jitter``: each starts up to so many seconds later, the
+        same for whoever asks. The id of what is started is `<name>:20261122T070000Z`.
+
+        The same name again changes the schedule: ``verdict`` of the handle is created, changed or unchanged. Atomic; safe to repeat.
+        Raises InvalidSchedule.
+        """
+        return await self.schedules.put(
+            name, workflow=workflow, task=task, cron=cron, every=every, tz=tz, input=input, version=version, overlap=overlap,
+            missed=missed, start=start, end=end, jitter=jitter,
+        )  # fmt: skip
 
     # -- messages
 

@@ -95,6 +95,7 @@ class Serving:
         self.desks = [self.claims, self.mail]
         self.tending = Tending(mesh, self.id, self.desks, self._lease)
         self.performer.put_off = self.tending.put_off
+        self.tending.acts["schedule"] = self._start_due
         if self._workflows:
             self.activator = Activator(mesh, self.id, self._workflows, self._slots)
             self.activator.offset = self.performer.offset
@@ -253,6 +254,12 @@ class Serving:
                     await sweep.drain(shard, self.id, offered)
         except (MeshError, TimeoutError) as error:
             _log.warning("agent=%s left without goodbye: %s", self.id, error)
+
+    async def _start_due(self, name: str) -> None:
+        """What a schedule starts now; its next occurrence may be near."""
+        wait = await self._mesh.schedules.fire(name)
+        if wait is not None:
+            self.tending.put_off(wait)
 
     def _card(self) -> Card:
         busy = self.claims.running if hasattr(self, "claims") else 0

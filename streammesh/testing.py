@@ -86,7 +86,7 @@ class Report:
 async def run_until_idle(mesh: Mesh, *agents: Agent, timeout: float = 30.0) -> Report:
     """Run ``agents`` in this process until nothing that they offer waits, runs or is delayed, and no run of theirs moves.
 
-    Delayed tasks, retries and timers of runs are fired ahead of time rather than waited for. Broadcasts are not waited for. The agents
+    Delayed tasks, retries and timers of runs are fired ahead of time rather than waited for; schedules are not. Broadcasts are not waited for. The agents
     leave in order afterwards. Raises TimeoutError, which says what was left, after ``timeout`` seconds; and whatever
     an agent could not start for.
     """
@@ -157,7 +157,7 @@ async def _left(mesh: Mesh, agents: tuple[Agent, ...]) -> list[str]:
             streams.update((keys.runs(name, shard), f"runs of {name}") for shard in range(keys.shards))
     lengths = await mesh.store.commands([("XLEN", stream) for stream in streams])
     left = [f"{length} of {what}" for what, length in zip(streams.values(), lengths, strict=True) if length]
-    waiting = await mesh.timers.waiting()
+    waiting = await mesh.timers.waiting() - sum(one.state == "active" for one in await mesh.schedules.all())
     return [*left, f"{waiting} delayed"] if waiting else left
 
 

