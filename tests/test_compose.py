@@ -92,14 +92,18 @@ def test_compose_refuses_the_file_when_a_key_is_misspelt(key: str, tmp_path: Pat
 
 def test_there_is_one_service_for_each_agent_in_workers(agents: dict[str, dict[str, Any]]) -> None:
     """The librarian has no capability of its own: it is the others in one process, for a machine without Compose."""
-    in_workers = {path.stem for path in (ROOT / "workers").glob("*.py") if "@agent.capability(" in path.read_text()}
+    in_workers = {
+        path.stem
+        for path in (ROOT / "workers").glob("*.py")
+        if re.search(r"@agent\.(capability|workflow)\(", path.read_text())
+    }
     assert {option(service, "--app") for service in agents.values()} == {f"workers.{name}:agent" for name in in_workers}
     assert set(agents) == in_workers
 
 
 def test_replicas_are_these(agents: dict[str, dict[str, Any]]) -> None:
     replicas = {name: service["deploy"]["replicas"] for name, service in agents.items()}
-    assert replicas == {"reader": 1, "keywords": 2, "summarizer": 2, "critic": 1, "editor": 1}
+    assert replicas == {"reader": 1, "keywords": 2, "summarizer": 2, "critic": 1, "editor": 1, "digest": 2}
 
 
 def test_every_agent_can_be_scaled(agents: dict[str, dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ the files it names), so a task that runs twice answers the same twice.
     summarizer   summarize                         text -> its most telling sentences, by one of three methods
     critic       criticize                         text and summary -> coverage, redundancy, length, clarity, overall
     editor       assemble-digest                   what the others found -> digest.md
+    digest       workflows digest, digest-document a folder -> all of that, step by step, whatever dies meanwhile
 
 `workers/text/` holds what several of them need to know about text; it does not know streammesh.
 """

@@ -4,11 +4,11 @@ For a small machine, and for `ops/demo`. On a larger one run the workers apart a
 """
 
 from streammesh import Agent
-from workers import critic, editor, keywords, reader, summarizer
+from workers import critic, digest, editor, keywords, reader, summarizer
 
 agent = Agent("librarian", slots=4)
 
-for worker in (reader, keywords, summarizer, critic, editor):
+for worker in (reader, keywords, summarizer, critic, editor, digest):
     agent.include(worker.agent)
 
 
