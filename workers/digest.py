@@ -6,8 +6,7 @@ Both are ordinary coroutines: the work is done by the other workers, and whichev
 import asyncio
 from typing import Any
 
-from streammesh import Agent, Run
-from streammesh.errors import StepFailed
+from streammesh import Agent, Run, errors
 from workers.keywords import document_frequencies
 from workers.summarizer import METHODS
 
@@ -106,7 +105,7 @@ async def digest_document(run: Run, folder: str, path: str) -> dict[str, Any]:
     """
     try:
         read = await run.call("read-document", path=path, folder=folder)
-    except StepFailed as refusal:
+    except errors.StepFailed as refusal:
         return {"path": path, "refused": str(refusal)}
     text, title = read["text"], read["title"]
     counted, chosen = await asyncio.gather(run.call("count-terms", text=text), summary(run, text, title))
