@@ -143,8 +143,9 @@ def _demo(line: Line) -> None:
     for head in heads[0].strip("┃").split("┃") if heads else ():
         assert f'"{head.strip()}"' in source
     if line.expected:
-        assert re.search(r"SIGKILL to librarian\.\d+ with \d+ tasks in its hands", line.expected)
-        assert "SIGKILL to [bold]{agent.id}[/] with {len(held)} tasks in its hands" in source
+        for whom in re.findall(r"SIGKILL to librarian\.\d+, (.+)", line.expected):
+            assert f'("{whom}", ' in source
+        assert "SIGKILL to [bold]{agent.id}[/], {whom}" in source
 
 
 @held("./ops/test")
