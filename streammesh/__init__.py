@@ -13,7 +13,7 @@ General layout, from the bottom up; imports only go down:
     store batch             the door to the server (lua/ holds the scripts); coalescing
     replies results         waiting without polling; what became of tasks
     tasks registry timers messages dead journal     one room for each kind of thing in the server
-    sweep status runs       the repairing pass; read-only numbers; a handle on a run
+    sweep status peers runs the repairing pass; read-only numbers; who else is here, from memory; a handle on a run
     schedules               what is started at set times
     listing causes checkup  tasks in a list; why one is not running; is all this fit for work
     mesh                    the client: all rooms together
@@ -34,6 +34,7 @@ if _typing.TYPE_CHECKING:
     from streammesh.handlers import TaskContext
     from streammesh.mesh import Mesh
     from streammesh.messages import Message
+    from streammesh.peers import Membership, PeerInfo
     from streammesh.record import Record, State
     from streammesh.registry import AgentInfo
     from streammesh.runs import RunHandle
@@ -44,9 +45,11 @@ if _typing.TYPE_CHECKING:
 __all__ = [
     "Agent",
     "AgentInfo",
+    "Membership",
     "Mesh",
     "MeshError",
     "Message",
+    "PeerInfo",
     "Record",
     "Reject",
     "Retry",
@@ -65,9 +68,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Agent": "agent",
     "AgentInfo": "registry",
+    "Membership": "peers",
     "Mesh": "mesh",
     "MeshError": "errors",
     "Message": "messages",
+    "PeerInfo": "peers",
     "Record": "record",
     "Reject": "errors",
     "Retry": "errors",

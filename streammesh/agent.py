@@ -26,6 +26,7 @@ from streammesh.handlers import Handler, Isolation
 from streammesh.keys import check_name
 from streammesh.mesh import Mesh
 from streammesh.messages import check_type
+from streammesh.peers import Membership
 from streammesh.serving import Serving
 from streammesh.workflow import Workflow
 
@@ -54,6 +55,7 @@ class Agent:
         self.handlers: dict[str, Handler] = {}
         self.listeners: dict[str, Callable[..., Any]] = {}
         self.workflows: dict[str, Workflow] = {}
+        self.watching: list[tuple[frozenset[str], Callable[[Membership], Any]]] = []
         self._serving: Serving | None = None
         self._stuck = 0
 
@@ -108,6 +110,19 @@ class Agent:
 
         return declare
 
+    def on_join(self, function: _Function) -> _Function:
+        """Declare a function of a `Membership`: told of each agent that joins while this one is at work, in order."""
+        self.watching.append((frozenset({"joined"}), function))
+        return function
+
+    def on_leave(self, function: _Function) -> _Function:
+        """Declare a function of a `Membership`: told of each agent that left (reason left) or died (reason expired), in order.
+
+        What was missed while nobody of this process was at work is in `Mesh.members`, from a cursor on.
+        """
+        self.watching.append((frozenset({"left", "died"}), function))
+        return function
+
     def include(self, other: Agent) -> None:
         """Take over every handler of another agent, so that one process offers them all. Raises ConfigError on a clash."""
         for names, mine in (
@@ -123,6 +138,7 @@ class Agent:
         self.handlers.update(other.handlers)
         self.listeners.update(other.listeners)
         self.workflows.update(other.workflows)
+        self.watching += other.watching
 
     async def serve(self, mesh: Mesh, *, burst: bool = False, ready_file: Path | None = None) -> None:
         """Serve on an open mesh until `stop`; with ``burst`` until nothing waits. Leaves the registry in order."""
@@ -135,7 +151,8 @@ class Agent:
                 f"agent {self.name!r} is being served already; make a second Agent, or start a second process"
             )
         serving = self._serving = Serving(
-            mesh, self.name, self.handlers, self.listeners, self.workflows, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file
+            mesh, self.name, self.handlers, self.listeners, self.workflows, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file,
+            watching=self.watching,
         )  # fmt: skip
         try:
             await serving.serve(burst=burst)

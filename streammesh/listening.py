@@ -1,4 +1,4 @@
-"""What an agent hears besides its work: operators' acts and broadcast messages, from the moment it joined."""
+"""What an agent hears besides its work: operators' acts, broadcast messages, who comes and goes, from the moment it joined."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Container, Mapping
 
 from streammesh.hearing import Hearing
 from streammesh.mesh import Mesh
+from streammesh.peers import Membership
 from streammesh.store import BLOCK
 
 __all__ = ["Listening"]
@@ -16,7 +17,7 @@ _log = logging.getLogger("streammesh.agent")
 
 
 class Listening:
-    """Reads control and broadcast for the agent ``me``; ``obey`` gets each act, ``hearing`` each message it has a handler for."""
+    """Reads control and broadcast for the agent ``me``; ``obey`` gets each act, ``watch`` who comes and goes, ``hearing`` each message it has a handler for."""
 
     def __init__(
         self,
@@ -25,18 +26,22 @@ class Listening:
         listeners: Container[str],
         hearing: Hearing,
         obey: Callable[[Mapping[str, str]], Awaitable[None]],
+        watch: Callable[[Membership], None],
     ) -> None:
         self._mesh = mesh
         self._me = me
         self._listeners = listeners
         self._hearing = hearing
         self._obey = obey
-        self._cursors = ["0-0", "0-0"]
+        self._watch = watch
+        self._cursors = ["0-0", "0-0", "0-0"]
         self._heard: set[asyncio.Task[None]] = set()
 
     async def begin(self) -> None:
         """What comes from now on is for us."""
-        self._cursors = [await self._last(self._mesh.keys.control), await self._last(self._mesh.keys.broadcast)]
+        keys = self._mesh.keys
+        self._cursors = [await self._last(stream) for stream in (keys.control, keys.broadcast, keys.members)]
+        await self._mesh.roster.follow(self._cursors[2])
 
     async def _last(self, stream: str) -> str:
         """The newest entry's id: what comes after it is for us."""
@@ -47,7 +52,7 @@ class Listening:
         """Read for ever. Supervised by the agent: after an error it is begun anew, where it had come to."""
         store, keys, cursors = self._mesh.store, self._mesh.keys, self._cursors
         link = store.link("listen")
-        names = (keys.control, keys.broadcast)
+        names = (keys.control, keys.broadcast, keys.members)
         while True:
             got = await store.command(
                 "XREAD",
@@ -71,8 +76,10 @@ class Listening:
                     fields = dict(zip(flat[::2], flat[1::2], strict=True))
                     if which == 0:
                         await self._obey(fields)
-                    else:
+                    elif which == 1:
                         self._hear(fields)
+                    else:
+                        self._watch(self._mesh.roster.take(entry, fields))
                     cursors[which] = entry
 
     async def _check_gap(self, cursor: str) -> None:

@@ -19,6 +19,7 @@ from streammesh.errors import ConfigError, InvalidPayload, MeshMismatch, Payload
 from streammesh.journal import Head, Journal
 from streammesh.keys import Keys, check_id, check_name
 from streammesh.messages import Messages
+from streammesh.peers import Membership, PeerInfo, Roster
 from streammesh.record import new_id
 from streammesh.registry import AgentInfo, Registry
 from streammesh.replies import Replies
@@ -119,6 +120,7 @@ class Mesh:
         self.timers = Timers(self.store, self.keys)
         self.dead = DeadLetters(self.store, self.keys)
         self.registry = Registry(self.store, self.keys)
+        self.roster = Roster(self.store, self.keys)
         self.messages = Messages(self.store, self.keys, self.replies)
         self.status = Status(self.store, self.keys)
         self.journal = Journal(self.store, self.keys)
@@ -130,6 +132,8 @@ class Mesh:
         """Close the connections; an embedded server is stopped when nobody else uses it."""
         if "replies" in self.__dict__:
             await self.replies.close()
+        if "roster" in self.__dict__:
+            await self.roster.close()
         await self.store.close()
         if self._embedded:
             await asyncio.to_thread(self._embedded.release)
@@ -351,6 +355,14 @@ class Mesh:
     async def agents(self) -> list[AgentInfo]:
         """The live agents."""
         return await self.registry.agents()
+
+    async def peers(self, capability: str | None = None, *, fresh: bool = False) -> list[PeerInfo]:
+        """The live agents (that offer ``capability``) from memory, without a read; ``fresh`` reads them anew. See `Roster`."""
+        return await self.roster.peers(capability, fresh=fresh)
+
+    def members(self, since: str = "0-0") -> AsyncIterator[Membership]:
+        """Who joined, changed, left and died after the place ``since`` of the feed, in order, without end; '$' means from now."""
+        return self.roster.members(since)
 
     async def pause(self, capability: str, *, by: str = "client") -> bool:
         """Let no agent begin tasks of the capability; False when it was paused already."""

@@ -14,7 +14,7 @@ import platform
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from streammesh.hearing import MAIL, Hearing
 from streammesh.lanes import Lanes, Mail, Wakes
 from streammesh.listening import Listening
 from streammesh.mesh import Mesh
+from streammesh.peers import Membership, Watchers
 from streammesh.perform import Performer
 from streammesh.pulse import Pulse, Renewal
 from streammesh.registry import Beat, Card
@@ -60,6 +61,7 @@ class Serving:
         lease: float,
         grace: float,
         ready_file: Path | None,
+        watching: Sequence[tuple[frozenset[str], Callable[[Membership], Any]]] = (),
     ) -> None:
         self._mesh = mesh
         self._name = name
@@ -70,6 +72,7 @@ class Serving:
         self._lease = lease
         self._grace = grace
         self._ready_file = ready_file
+        self._watchers = Watchers(watching)
         self._boot = secrets.token_hex(8)
         self._state = "starting"
         self._stop = asyncio.Event()
@@ -111,7 +114,7 @@ class Serving:
         with contextlib.suppress(ServerFull):  # only people read it, and what a full server needs is agents
             for name, handler in self._handlers.items():
                 await mesh.registry.describe(name, handler.card())
-        listening = Listening(mesh, self.id, self._listeners, self.hearing, self._obey)
+        listening = Listening(mesh, self.id, self._listeners, self.hearing, self._obey, self._watchers.tell)
         await listening.begin()
         await self.claims.find_lanes()
         self.claims.pause(await mesh.registry.paused(self._handlers))
@@ -132,6 +135,7 @@ class Serving:
         others = [
             asyncio.create_task(self._supervised("tend", self.tending.loop)),
             asyncio.create_task(self._supervised("listen", listening.loop)),
+            asyncio.create_task(self._supervised("watch", self._watchers.loop)),
         ]
         try:
             if burst:
@@ -143,6 +147,7 @@ class Serving:
             pulse.hurry()
             await self._drain(claiming)
             await ended(others)
+            mesh.roster.unfollow()
             pulse.stop()
             await asyncio.to_thread(pulse.join, 5.0)
             await self._leave()

@@ -24,7 +24,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "replies",
         "results",
         "tasks registry timers messages dead journal",
-        "sweep status pulse runs runlist schedules",
+        "sweep status peers pulse runs runlist schedules",
         "listing causes checkup steps",
         "runcauses",
         "mesh",

@@ -18,7 +18,7 @@ for _, id in ipairs(redis.call('ZRANGE', TAG .. 'agents', 0, -1)) do
     for _, capability in ipairs(caps) do
       if redis.call('SREM', TAG .. 'cap:' .. capability .. ':agents', id) == 1 then had[#had + 1] = capability end
     end
-    redis.call('XADD', TAG .. 'members', 'MAXLEN', '~', 10000, '*', 'type', 'died', 'agent', id,
+    redis.call('XADD', TAG .. 'members', 'MAXLEN', '~', 10000, '*', 'type', 'died', 'agent', id, 'reason', 'expired',
       'capabilities', table.concat(had, ' '), 'at', at)
     event('agent.died', 'agent', id, 'at', at)
     dead[#dead + 1] = id

@@ -4,6 +4,7 @@
 -- ARGV 1 name  2 boot (a word that only this process knows)  3 lease ms  4 number of card pairs, then the pairs,
 --      then the capabilities
 -- Returns {id, ms now}
+-- With prelude_member
 -- Called by registry.Registry.join
 local now = clock()
 local epoch = redis.call('HINCRBY', TAG .. 'meta', 'epoch', 1)
@@ -18,6 +19,6 @@ for i = last + 1, #ARGV do
   redis.call('SADD', TAG .. 'cap:' .. ARGV[i] .. ':agents', id)
   redis.call('SADD', TAG .. 'caps', ARGV[i])
 end
-redis.call('XADD', TAG .. 'members', 'MAXLEN', '~', 10000, '*', 'type', 'joined', 'agent', id, 'at', iso(now))
+member('joined', id, card, 'reason', 'new', 'at', iso(now))
 event('agent.joined', 'agent', id, 'at', iso(now))
 return {id, text(now)}

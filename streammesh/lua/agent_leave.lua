@@ -12,7 +12,7 @@ local was = redis.call('ZREM', TAG .. 'agents', ARGV[1])
 for i = 3, #ARGV do redis.call('SREM', TAG .. 'cap:' .. ARGV[i] .. ':agents', ARGV[1]) end
 if was == 1 then
   local at = iso(clock())
-  redis.call('XADD', TAG .. 'members', 'MAXLEN', '~', 10000, '*', 'type', 'left', 'agent', ARGV[1],
+  redis.call('XADD', TAG .. 'members', 'MAXLEN', '~', 10000, '*', 'type', 'left', 'agent', ARGV[1], 'reason', 'left',
     'capabilities', table.concat(ARGV, ' ', 3), 'at', at)
   event('agent.left', 'agent', ARGV[1], 'at', at)
 end

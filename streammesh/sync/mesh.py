@@ -16,6 +16,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from streammesh.errors import ConfigError, MeshError, PayloadConflict
 from streammesh.journal import Head
 from streammesh.mesh import Mesh as AsyncMesh
+from streammesh.peers import Membership, PeerInfo
 from streammesh.registry import AgentInfo
 from streammesh.sync.handles import DeadLetters, RunHandle, Task
 from streammesh.tasks import Task as AsyncTask
@@ -269,6 +270,14 @@ class Mesh:
     def agents(self) -> list[AgentInfo]:
         """The live agents."""
         return self._wait(self._mesh.agents)
+
+    def peers(self, capability: str | None = None, *, fresh: bool = False) -> list[PeerInfo]:
+        """The live agents (that offer ``capability``) from memory; ``fresh`` reads them anew."""
+        return self._wait(partial(self._mesh.peers, capability, fresh=fresh))
+
+    def members(self, since: str = "0-0") -> Iterator[Membership]:
+        """Who joined, changed, left and died after the place ``since`` of the feed, in order, without end; '$' means from now."""
+        return self._each(lambda m: m.members(since))
 
     def pause(self, capability: str, *, by: str = "client") -> bool:
         """Let no agent begin tasks of the capability; False when it was paused already."""
