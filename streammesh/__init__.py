@@ -10,6 +10,7 @@ General layout, from the bottom up; imports only go down:
     loop execution          a loop on which a workflow runs the same way every time; one execution against its journal
     connections embedded    connections by URL; a server from a wheel
     workflow                what a workflow may do: Run
+    knowledge gossip        what everybody tells everybody, as a state machine
     store batch             the door to the server (lua/ holds the scripts); coalescing
     replies results         waiting without polling; what became of tasks
     tasks registry timers messages dead journal     one room for each kind of thing in the server

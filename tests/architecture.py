@@ -19,8 +19,8 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
     for line in (
         "errors health commands places",
         "keys codec settings moments loop suspicion rhythm",
-        "record connections embedded batch lanes execution",
-        "store workflow",
+        "record connections embedded batch lanes execution knowledge",
+        "store workflow gossip",
         "replies",
         "results",
         "tasks registry timers messages dead journal",
