@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,6 +15,7 @@ from streammesh.keys import GROUP, LANES, Keys
 from streammesh.moments import duration
 from streammesh.registry import Registry
 from streammesh.runlist import RunList
+from streammesh.schedules import Schedules
 from streammesh.status import Overview, Status, fields_of
 from streammesh.store import Store
 
@@ -204,6 +206,7 @@ async def examine_mesh(store: Store, keys: Keys) -> list[Finding]:
         *await _sweep(store, keys, seen),
         *_work(seen),
         *await _runs(store, keys),
+        *await _schedules(store, keys, seen),
         *await _streams(store, keys, seen),
     ]
 
@@ -259,6 +262,19 @@ async def _runs(store: Store, keys: Keys) -> list[Finding]:
         found.append(Finding("paused runs", "note", f"{seen.states['paused']}", "streammesh run ls --status paused"))
     if seen.any and not found:
         found.append(Finding("runs", "ok", ", ".join(f"{count} {state}" for state, count in seen.states.items() if count)))  # fmt: skip
+    return found
+
+
+async def _schedules(store: Store, keys: Keys, seen: Overview) -> list[Finding]:
+    """Schedules that start what nobody does; nothing where there are none."""
+    room = Schedules(store, keys)
+    found = [
+        Finding("nobody", "fault", f"schedule {one.name} starts the {one.kind} {one.target}, which no live agent has", f"start an agent with {one.target}, or streammesh schedule pause {one.name}")
+        for one in await room.unserved(seen.agents)
+    ]  # fmt: skip
+    states = Counter(one.state for one in await room.all())
+    if states and not found:
+        found.append(Finding("schedules", "ok", ", ".join(f"{count} {state}" for state, count in sorted(states.items()))))  # fmt: skip
     return found
 
 

@@ -8,7 +8,7 @@ crash at any point, or a second agent, cannot start an occurrence twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -20,6 +20,7 @@ from streammesh.errors import InvalidSchedule, MeshError, ScheduleNotFound
 from streammesh.journal import KEPT
 from streammesh.keys import Keys, check_name
 from streammesh.record import new_id
+from streammesh.registry import AgentInfo
 from streammesh.rhythm import Rhythm, zone_of
 from streammesh.store import Store
 
@@ -222,6 +223,14 @@ class Schedules:
             if flat and not isinstance(flat, Exception)
         ]
 
+    async def unserved(self, agents: Iterable[AgentInfo]) -> list[ScheduleRecord]:
+        """Active schedules whose workflow, in its version, or whose capability none of ``agents`` has."""
+        known: set[tuple[str, str]] = set()
+        for agent in agents:
+            known.update(("task", name) for name in agent.capabilities)
+            known.update(("workflow", name) for name in agent.fields.get("workflows", "").split())
+        return [one for one in await self.all() if one.state == "active" and (one.kind, _versioned(one)) not in known]
+
     async def next(self, name: str, count: int) -> list[datetime]:
         """Up to ``count`` occurrences from now on, in the schedule's time zone. Raises ScheduleNotFound."""
         now, record = await self.read(name)
@@ -324,6 +333,11 @@ def _timed(name: str, at: int | None, jitter: float) -> tuple[str | int, str | i
 def _due(name: str, at: int, jitter: float) -> int:
     """When the occurrence ``at`` is to be started: the same for everybody who asks."""
     return at + (crc32(f"{name}:{at}".encode()) % int(jitter * 1000) if jitter else 0)
+
+
+def _versioned(record: ScheduleRecord) -> str:
+    version = record.fields.get("version", "1")
+    return record.target if version == "1" else f"{record.target}@{version}"
 
 
 def _jitter(record: ScheduleRecord) -> float:

@@ -17,6 +17,7 @@ import pytest
 from streammesh import Agent, Message, Reject, Run, State, TaskContext, errors, sync
 from streammesh import Mesh as AsyncMesh
 from streammesh import RunHandle as AsyncRunHandle
+from streammesh import Schedule as AsyncSchedule
 from streammesh import Task as AsyncTask
 from streammesh.dead import DeadLetters
 from tests.eventually import eventually_sync
@@ -40,6 +41,7 @@ def _public(owner: type) -> dict[str, inspect.Signature]:
         (sync.Mesh, AsyncMesh),
         (sync.Task, AsyncTask),
         (sync.RunHandle, AsyncRunHandle),
+        (sync.Schedule, AsyncSchedule),
         (sync.DeadLetters, DeadLetters),
     ],
 )

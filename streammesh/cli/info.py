@@ -54,6 +54,8 @@ async def info(mesh: Mesh, out: Output, sample: float, everything: bool) -> None
         out.line(tail)
     if runs.any:
         out.line(runs_line(runs))
+    if line := await _schedules_line(mesh, second):
+        out.line(line)
 
 
 def runs_line(runs: RunNumbers) -> str:
@@ -67,6 +69,16 @@ def runs_line(runs: RunNumbers) -> str:
         if runs.states[state] or state != "paused"
     ]
     return "runs: " + " · ".join(parts)
+
+
+async def _schedules_line(mesh: Mesh, seen: Overview) -> str:
+    """``schedules: 3 active · 1 paused (! morning starts digest, which no live agent has)``; '' where there are none."""
+    from collections import Counter
+
+    states = Counter(one.state for one in await mesh.schedules.all())
+    nobody = ", ".join(f"{one.name} starts {one.target}" for one in await mesh.schedules.unserved(seen.agents))
+    remark = f" (! {nobody}, which no live agent has)" if nobody else ""
+    return "schedules: " + " · ".join(f"{states[state]} {state}" for state in sorted(states)) + remark if states else ""
 
 
 async def server_of(mesh: Mesh) -> dict[str, Any]:

@@ -30,6 +30,8 @@ ASK = {
     "run": ["HGETALL {key}", "TTL {key}"],
     "runs": ["XLEN {key}", "XPENDING {key} agents", "XRANGE {key} - + COUNT 3"],
     "workflows": ["SMEMBERS {key}"],
+    "schedule": ["HGETALL {key}"],
+    "schedules": ["SMEMBERS {key}"],
     "due": ["ZRANGE {key} 0 9 WITHSCORES"],
     "dead": ["XRANGE {key} - + COUNT 3"],
     "inboxes": ["ZRANGE {key} 0 -1 WITHSCORES"],
@@ -148,10 +150,12 @@ async def _names(mesh: Mesh) -> dict[str, str]:
     capability = busiest[0].capability if busiest else "summarize"
     runs = RunList(mesh.store, mesh.keys)
     started = (await runs.runs(STATES, limit=1)).runs
+    schedules = await mesh.schedules.all()
     newest = (await Listing(mesh.store, mesh.keys).tasks(set(State), limit=1)).records
     return {
         "capability": capability, "agent": seen.agents[0].id if seen.agents else "reader.1",
         "id": newest[0].id if newest else "doc-17", "client": mesh.replies.client,
+        "name": schedules[0].name if schedules else "morning",
         "run": started[0].id if started else "digest-17", "workflow": stream_of(started[0]) if started else "digest",
     }  # fmt: skip
 

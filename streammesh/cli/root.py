@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "call": ("enqueue", "Enqueue a task, wait for it and print its result."),
         "task": ("task", "Look at tasks, wait for them, cancel them, run them again."),
         "run": ("runs", "Durable runs: start, look into, signal and end them."),
+        "schedule": ("schedules", "What is started at set times: add it, pause it, see when it comes."),
         "dead": ("dead", "Dead letters: tasks that could not be done."),
     },
     "Look": {

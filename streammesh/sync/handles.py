@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,14 @@ from streammesh.dead import Letter
 from streammesh.journal import Head
 from streammesh.record import Record
 from streammesh.runs import RunHandle as AsyncRunHandle
+from streammesh.schedules import Schedule as AsyncSchedule
+from streammesh.schedules import ScheduleRecord
 from streammesh.tasks import Task as AsyncTask
 
 if TYPE_CHECKING:
     from streammesh.sync.mesh import Mesh
 
-__all__ = ["DeadLetters", "RunHandle", "Task"]
+__all__ = ["DeadLetters", "RunHandle", "Schedule", "Task"]
 
 
 class Task:
@@ -108,6 +111,52 @@ class RunHandle:
 
     def __repr__(self) -> str:
         return repr(self._run)
+
+
+class Schedule:
+    """A handle on one schedule, as `streammesh.Schedule`: its name, and what the call that returned it did."""
+
+    __slots__ = ("_mesh", "_schedule")
+
+    def __init__(self, mesh: Mesh, schedule: AsyncSchedule) -> None:
+        self._mesh = mesh
+        self._schedule = schedule
+
+    @property
+    def name(self) -> str:
+        return self._schedule.name
+
+    @property
+    def verdict(self) -> str:
+        """created, changed or unchanged; '' for a mere look."""
+        return self._schedule.verdict
+
+    def record(self) -> ScheduleRecord:
+        """What is known of it. Raises ScheduleNotFound."""
+        return self._mesh._wait(self._schedule.record)
+
+    def next(self, count: int = 1) -> list[datetime]:
+        """Up to ``count`` occurrences from now on, in its time zone; also of a paused one. Raises ScheduleNotFound."""
+        return self._mesh._wait(self._schedule.next, count)
+
+    def pause(self, *, by: str = "client") -> str:
+        """Start nothing until `resume`; returns 'ok' or 'unchanged <state>'. Raises ScheduleNotFound."""
+        return self._mesh._wait(partial(self._schedule.pause, by=by))
+
+    def resume(self, *, by: str = "client") -> str:
+        """End a pause: the next occurrence is the first from now on. Returns 'ok' or 'unchanged <state>'. Raises ScheduleNotFound."""
+        return self._mesh._wait(partial(self._schedule.resume, by=by))
+
+    def run_now(self, *, by: str = "client") -> str:
+        """Start one at once, whatever is at work; returns the id of the run or task. Raises ScheduleNotFound."""
+        return self._mesh._wait(partial(self._schedule.run_now, by=by))
+
+    def remove(self, *, by: str = "client") -> bool:
+        """Take it away; what it has started goes on. False when it was gone already."""
+        return self._mesh._wait(partial(self._schedule.remove, by=by))
+
+    def __repr__(self) -> str:
+        return repr(self._schedule)
 
 
 class DeadLetters:

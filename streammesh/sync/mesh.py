@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,7 +18,7 @@ from streammesh.journal import Head
 from streammesh.mesh import Mesh as AsyncMesh
 from streammesh.peers import Membership, PeerInfo
 from streammesh.registry import AgentInfo
-from streammesh.sync.handles import DeadLetters, RunHandle, Task
+from streammesh.sync.handles import DeadLetters, RunHandle, Schedule, Task
 from streammesh.tasks import Task as AsyncTask
 
 __all__ = ["Mesh"]
@@ -250,6 +250,34 @@ class Mesh:
     ) -> list[Head]:
         """Heads of runs, newest first; what is meant by the words is said in `streammesh.Mesh.runs`."""
         return self._wait(self._mesh.runs, status, workflow, since, limit)
+
+    # -- schedules
+
+    def schedule(
+        self,
+        name: str,
+        *,
+        workflow: str | None = None,
+        task: str | None = None,
+        cron: str | None = None,
+        every: float | timedelta | None = None,
+        tz: str = "UTC",
+        input: Mapping[str, Any] | None = None,
+        version: int = 1,
+        overlap: str = "skip",
+        missed: str = "latest",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        jitter: float = 0.0,
+    ) -> Schedule:
+        """Start a workflow, or enqueue a task, at set times; options, atomicity and errors as in `streammesh.Mesh.schedule`."""
+        made = self._wait(
+            partial(
+                self._mesh.schedule, name, workflow=workflow, task=task, cron=cron, every=every, tz=tz, input=input, version=version,
+                overlap=overlap, missed=missed, start=start, end=end, jitter=jitter,
+            )
+        )  # fmt: skip
+        return Schedule(self, made)
 
     # -- messages
 
