@@ -77,6 +77,7 @@ __all__ = [
     "ServerUnfit",
     "StepFailed",
     "StepInDoubt",
+    "StepNotFound",
     "StoreUnavailable",
     "TaskCancelled",
     "TaskDead",
@@ -207,8 +208,12 @@ class RunNotFound(RunError):
     """No run of that id: never started here, or past its retention."""
 
 
+class StepNotFound(RunError):
+    """The run has no step, or no open one, at that path; the text lists those that it has."""
+
+
 class RunConflict(RunError):
-    """A run of that id is there already, and the start said ``on_conflict="fail"``."""
+    """A run of that id is there already: the start said ``on_conflict="fail"``, or a fork needs an id of its own."""
 
 
 class NonDeterminism(RunError):

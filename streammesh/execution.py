@@ -21,13 +21,14 @@ from typing import Any, NoReturn
 
 from streammesh import codec
 from streammesh.commands import Again, Effect, Start
-from streammesh.errors import NonDeterminism, StepFailed, StepInDoubt, TaskCancelled, TaskExpired
+from streammesh.errors import NonDeterminism, StepFailed, StepInDoubt
+from streammesh.forks import Inherited
 from streammesh.loop import RunLoop, RunTask
 from streammesh.places import place
+from streammesh.records import COMMANDS, error_of, is_told, named
 
 __all__ = ["Execution"]
 
-_COMMANDS = frozenset(("call", "timer", "child", "begin", "patched", "step"))
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -68,6 +69,9 @@ class Execution:
         self.status: dict[str, Any] = {}
         #: How often the run was continued as new, or replaced: what its steps leave behind must not meet the next ones.
         self.generation = 0
+        #: The run whose chance this one's is: its own id, or that of the run that it was forked of.
+        self.seed = id
+        self._fork: Inherited | None = None
         self._patches: dict[str, bool] = {}
         self._broken: NonDeterminism | None = None
 
@@ -81,15 +85,16 @@ class Execution:
         records = [codec.decode(text, what="journal record", limit=64 * 1024 * 1024) for text in texts]
         first = records[0]
         for record in records:
-            if record["what"] in _COMMANDS:
+            if record["what"] in COMMANDS:
                 self._known[record["path"]] = record
                 self._settled = max(self._settled, record["after"])
         self._expected = deque(sorted(self._known.values(), key=lambda record: record["after"]))
         self.seen = len(texts)
         self.workflow, self.version = first["workflow"], first["version"]
-        self.generation = first.get("generation", 0)
+        self.generation, self.seed = first.get("generation", 0), first.get("seed", self.id)
+        self._fork = Inherited(records) if "fork" in first else None
         self._clock(first)
-        told = [record for record in records[1:] if record["what"] not in _COMMANDS or record["what"] == "step"]
+        told = [record for record in records[1:] if is_told(record)]
         try:
             work = self._begin(self, first["input"])
         except TypeError as error:
@@ -99,6 +104,12 @@ class Execution:
         self._settle()
         for record in told:
             self._feed(record)
+        again = self._fork.again() if self._fork else None
+        if again is not None:
+            self.records.insert(0, {"what": "reissued", "paths": [effect.path for effect in again]})
+            if self.status:
+                again.append(Effect("status", "status", (codec.encode(self.status, what="status"),)))
+            self.effects[:0] = again
 
     def tell(self, texts: list[str]) -> None:
         """Feed records that came since, in their order."""
@@ -116,11 +127,13 @@ class Execution:
     def _feed(self, record: dict[str, Any]) -> None:
         self.consumed += 1
         self._clock(record)
+        if self._fork and "of" in record:
+            self._fork.closed(record["of"])
         match record["what"]:
             case "done":
                 self._resolve(record["of"], record["result"], None)
             case "failed":
-                self._resolve(record["of"], None, _error(record))
+                self._resolve(record["of"], None, error_of(record))
             case "step":
                 error = StepFailed(record["error"], path=record["path"]) if "error" in record else None
                 self._resolve(record["path"], record.get("result"), error)
@@ -135,7 +148,7 @@ class Execution:
                 if self._root is not None and not self._root.done():
                     self._root.cancel()
             case "end" if record["state"] != "cancelled" and (not self.done or self.records):
-                asked = f" asks for {_named(self.records[0])}" if self.records else ""
+                asked = f" asks for {named(self.records[0])}" if self.records else ""
                 raise NonDeterminism(f"the journal ends here, and the code{asked or ' goes on'}{self._where()}")
         self._settle()
 
@@ -149,7 +162,7 @@ class Execution:
             record = self._expected.popleft()
             if record["path"] not in self._given:
                 self._break(
-                    f"the journal has {_named(record)} at path {record['path']!r} (after {record['after']} notifications), and the code "
+                    f"the journal has {named(record)} at path {record['path']!r} (after {record['after']} notifications), and the code "
                     f"did not come to it"
                 )
 
@@ -157,6 +170,8 @@ class Execution:
         at = record.get("at")
         if at:
             self.loop.now = max(self.loop.now, datetime.fromisoformat(at).timestamp())
+        if self._fork:
+            self.loop.now = self._fork.clock(self.consumed, self.loop.now)
 
     def _resolve(self, path: str, result: Any, error: BaseException | None) -> None:
         future = self._pending.pop(path, None)
@@ -186,14 +201,16 @@ class Execution:
         self._given.add(path)
         if known is not None:
             same = known["what"] == what or (what == "begin" and known["what"] == "step")
-            if not same or known.get("name", name) != name or known.get("run") != journal.get("run"):
+            if not same or known.get("name", name) != name or not self._same_child(path, known, journal):
                 to = f" {journal['run']}" if "run" in journal else ""
-                self._break(f"at path {path!r} the journal has {_named(known)}, and the code gives {what} {name!r}{to}")
+                self._break(f"at path {path!r} the journal has {named(known)}, and the code gives {what} {name!r}{to}")
             if known["after"] != self.consumed:
                 self._break(
-                    f"at path {path!r} the journal has {_named(known)} after {known['after']} notifications, and the code gives it "
+                    f"at path {path!r} the journal has {named(known)} after {known['after']} notifications, and the code gives it "
                     f"after {self.consumed}"
                 )
+            if self._fork:
+                self._fork.given(path, effect)
             return False
         if self._settled > self.consumed:
             self._break(
@@ -204,6 +221,14 @@ class Execution:
         if effect is not None:
             self.effects.append(effect)
         return True
+
+    def _same_child(self, path: str, known: dict[str, Any], journal: dict[str, Any]) -> bool:
+        was, now = known.get("run"), journal.get("run")
+        return was == now or bool(self._fork and was and now and self._fork.same_child(path, was, now, self.id))
+
+    def child(self, path: str, id: str) -> str:
+        """The id of the child that the command at ``path`` began; in a fork it may be one of the run before."""
+        return self._fork.child(path, self._known[path]["run"], id) if self._fork and path in self._known else id
 
     def _break(self, why: str) -> NoReturn:
         """The code does not fit: raised here, and again where the workflow cannot catch it."""
@@ -238,7 +263,8 @@ class Execution:
 
     def effect(self, verb: str, path: str, args: tuple[Any, ...]) -> None:
         """Set something in motion without a record; not again where the journal shows that it was committed."""
-        if self._settled <= self.consumed:
+        theirs = verb == "drop" and self._fork is not None and self._fork.closed(path)
+        if self._settled <= self.consumed and not theirs:
             self.effects.append(Effect(verb, path, args))
 
     def local(
@@ -262,7 +288,7 @@ class Execution:
                     f"step {name!r} at path {path!r} had begun when its agent died, and may run once at most; whether it did is unknown"
                 )
         elif known is not None:
-            self._break(f"at path {path!r} the journal has {_named(known)}, and the code gives step {name!r}")
+            self._break(f"at path {path!r} the journal has {named(known)}, and the code gives step {name!r}")
         self._given.add(path)
         self.starts.append(Start(path, name, function, args, kwargs, self.consumed, retries, once))
 
@@ -366,21 +392,6 @@ class Execution:
 
 async def _raise(error: Exception) -> NoReturn:
     raise error
-
-
-def _named(record: dict[str, Any]) -> str:
-    return f"{record['what']} {record.get('name', '')!r}"
-
-
-def _error(record: dict[str, Any]) -> BaseException:
-    said = record.get("error") or record["state"]
-    match record["state"]:
-        case "cancelled":
-            return TaskCancelled(said, id=record["of"])
-        case "expired":
-            return TaskExpired(said, id=record["of"])
-        case _:
-            return StepFailed(said, path=record["of"])
 
 
 Begin = Callable[[Execution, dict[str, Any]], Awaitable[Any]]

@@ -9,8 +9,10 @@ from typing import Any
 from streammesh import codec
 from streammesh.batch import Batch
 from streammesh.commands import Effect
-from streammesh.errors import RunConflict, RunNotFound
+from streammesh.errors import RunConflict, RunNotFound, StepNotFound
+from streammesh.forks import opening
 from streammesh.keys import Keys, check_id, check_name
+from streammesh.record import new_id
 from streammesh.store import Store
 
 __all__ = ["Commit", "Head", "Journal"]
@@ -134,6 +136,37 @@ class Journal:
         )
         return self._found(id, word)
 
+    async def fork(self, of: str, path: str, *, id: str, input: Mapping[str, Any] | None = None) -> bool:
+        """Start the run ``id`` with what the run ``of`` did before the command at ``path``; False when this fork was made before.
+
+        Raises RunNotFound, StepNotFound, RunConflict.
+        """
+        texts = await self._texts(of)
+        if not texts:
+            self._found(of, "missing")
+        records = [_decoded(text) for text in texts]
+        first, places = opening(records, of, path, input)
+        start = records[0]
+        word: str = await self._store.run(
+            "run_fork", [self._keys.prefix(self._keys.shard_of(check_id(id, "run id")))],
+            [id, start["workflow"], start["version"], start.get("generation", ""), of, path, first, len(places)]
+            + [texts[place] for place in places],
+        )  # fmt: skip
+        if word.startswith("conflict"):
+            raise RunConflict(f"run {id} is there already ({word.partition(' ')[2]}); a fork needs another id")
+        return word == "ok"
+
+    async def skip(self, id: str, path: str, result: Any = None, *, by: str = "operator") -> str:
+        """Answer the open command at ``path`` with ``result``; 'ok' or 'closed <state>'. Raises RunNotFound, StepNotFound."""
+        word: str = await self._store.run(
+            "run_skip", [self._keys.prefix(self._keys.shard_of(check_id(id, "run id")))],
+            [id, path, codec.encode(result, what="result of the step"), by, new_id()],
+        )  # fmt: skip
+        if word == "not_open":
+            some = ", ".join(sorted((await self.head(id)).open)) or "nothing"
+            raise StepNotFound(f"run {id} has no open step at path {path!r}; open: {some}")
+        return self._found(id, word)
+
     def _found(self, id: str, word: str) -> str:
         if word == "missing":
             raise RunNotFound(
@@ -150,10 +183,12 @@ class Journal:
 
     async def history(self, id: str) -> list[dict[str, Any]]:
         """The journal of a run, oldest record first."""
-        texts: list[str] = await self._store.command(
-            "LRANGE", self._keys.run(check_id(id, "run id")) + ":journal", 0, -1
-        )
-        return [codec.decode(text, what="journal record", limit=64 * 1024 * 1024) for text in texts]
+        return [_decoded(text) for text in await self._texts(id)]
+
+    async def _texts(self, id: str) -> list[str]:
+        key = self._keys.run(check_id(id, "run id")) + ":journal"
+        texts: list[str] = await self._store.command("LRANGE", key, 0, -1)
+        return texts
 
     # -- for agents
 
@@ -202,3 +237,8 @@ class Journal:
             return replies
 
         return Batch(send, limit=200, weight=lambda one: sum(map(len, one.records)) + 200 * len(one.effects))
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    record: dict[str, Any] = codec.decode(text, what="journal record", limit=64 * 1024 * 1024)
+    return record

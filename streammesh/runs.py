@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from streammesh.journal import Head, Journal
+from streammesh.record import new_id
 from streammesh.results import Results
 
 __all__ = ["RunHandle"]
@@ -58,6 +59,25 @@ class RunHandle:
     async def resume(self, *, by: str = "client") -> str:
         """Go on with a paused or stuck run."""
         return await self._journal.act(self.id, "resume", by=by)
+
+    async def fork(self, from_step: str, id: str | None = None, input: Mapping[str, Any] | None = None) -> RunHandle:
+        """Start a new run that begins with what this one did before the step at ``from_step`` (its path in the journal).
+
+        Steps before it keep their results; that step and all later ones run anew, with the code and the time of now, and so
+        does what was open then and brought no result. Signals and cancellations that came later are left behind. With ``id`` it is made
+        once; ``input`` replaces the input. This run is not touched, in whatever state it is. What the workflow reads of
+        `Run.id` differs. Raises StepNotFound (it lists the paths), RunNotFound, RunConflict.
+        """
+        id = id or new_id()
+        created = await self._journal.fork(self.id, from_step, id=id, input=input)
+        return RunHandle(self._journal, self._results, id, created)
+
+    async def skip(self, path: str, result: Any = None, *, by: str = "operator") -> str:
+        """Give the open step at ``path`` a result in place of whoever works on it, whose work is taken back; a timer fires.
+
+        The journal says who did. Returns 'ok' or 'closed <state>'. Raises StepNotFound (it lists the open ones), RunNotFound.
+        """
+        return await self._journal.skip(self.id, path, result, by=by)
 
     def __repr__(self) -> str:
         return f"RunHandle({self.id!r})"

@@ -13,12 +13,12 @@ from typing import Any
 from streammesh import codec
 from streammesh.journal import Head, Journal
 from streammesh.keys import Keys
+from streammesh.records import is_told
 from streammesh.store import Store
 from streammesh.workflow import child_id
 
 __all__ = ["RunSteps", "Step", "Steps", "Wait"]
 
-_COMMANDS = frozenset(("call", "timer", "child", "begin", "patched", "step"))
 _ENDS = frozenset(("succeeded", "failed", "cancelled"))
 _FIELDS = ("state", "agent", "attempt", "enqueued_at", "started_at", "finished_at", "error")
 
@@ -134,12 +134,15 @@ def _with(step: Step, said: Mapping[str, str], head: Head) -> Step:
 def _told(id: str, records: Sequence[Mapping[str, Any]], head: Head) -> list[Step]:
     """The steps as the journal alone tells them."""
     generation = records[0].get("generation", 0) if records else 0
-    notes = [record for record in records[1:] if record["what"] not in _COMMANDS or record["what"] == "step"]
+    notes = [record for record in records[1:] if is_told(record)]
     times = [_ms(records[0].get("at")) if records else None, *(_ms(note.get("at")) for note in notes)]
     answers = {note["of"]: note for note in notes if note["what"] in ("done", "failed", "fired")}
     ended = {record["path"] for record in records if record["what"] == "step"}
+    fork = records[0].get("fork") if records else None
+    past = fork["records"] if fork else 0
+    again = {path for record in records if record["what"] == "reissued" for path in record["paths"]}
     steps = []
-    for record in records[1:]:
+    for place, record in enumerate(records[1:], 1):
         what = record["what"]
         at = _ms(record.get("at"))
         if what == "signal":
@@ -156,9 +159,16 @@ def _told(id: str, records: Sequence[Mapping[str, Any]], head: Head) -> list[Ste
         elif what == "patched":
             steps.append(Step("patched", record["name"], "", "marked", began=_when(times, record["after"])))
         elif what in ("call", "timer", "child"):
-            of = (
-                record["run"] if what == "child" else child_id(id, record["path"], generation) if what == "call" else ""
-            )
+            theirs = fork["of"] if fork and place < past and record["path"] not in again else ""
+            of = ""
+            if what == "call":
+                of = child_id(theirs or id, record["path"], generation)
+            elif what == "child":
+                of = (
+                    record["run"]
+                    if theirs or not fork
+                    else id + record["run"].removeprefix(fork["of"] if place < past else id)
+                )
             steps.append(_answered(of, record, answers.get(record["path"]), head, _when(times, record["after"])))
     return steps
 
@@ -170,7 +180,11 @@ def _answered(
 
     step = Step(what, "sleep" if what == "timer" else record["name"], path, "dropped", id=id, began=began, due=record.get("due"))  # fmt: skip
     if answer is None:
-        return replace(step, state="waiting") if path in head.open else step
+        if path not in head.open:
+            return step
+        # A fork's timer has the time that was left of it when the fork was made.
+        due = int(head.open[path].rpartition(" ")[2]) if what == "timer" else None
+        return replace(step, state="waiting", due=due)
     if answer["what"] == "fired":
         return replace(step, state="fired", ended=_ms(answer["at"]))
     if answer["what"] == "done":

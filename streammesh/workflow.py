@@ -189,11 +189,11 @@ class Run:
 
     def random(self) -> random.Random:
         """A generator of its own for this place in the code, seeded by the run: the same in every replay."""
-        return random.Random(self._child_id(self._execution.path("random")))
+        return random.Random(self._chance("random"))
 
     def uuid(self) -> uuid.UUID:
         """An id that is the same in every replay."""
-        return uuid.uuid5(uuid.NAMESPACE_URL, f"streammesh:{self._child_id(self._execution.path('uuid'))}")
+        return uuid.uuid5(uuid.NAMESPACE_URL, f"streammesh:{self._chance('uuid')}")
 
     async def signal(self, name: str, timeout: float | None = None) -> Any:
         """The next signal of that name: its payload. Signals wait for their reader, in order; TimeoutError after ``timeout`` s."""
@@ -230,7 +230,7 @@ class Run:
             "child", workflow, {"run": child}, Effect("child", path, (child, workflow, version, body, close)), path
         )
         if not wait:
-            return child
+            return execution.child(path, child)
         return await execution.outcome(path, (f"child {child} {close}",))
 
     def continue_as_new(self, **input: Any) -> NoReturn:
@@ -263,6 +263,9 @@ class Run:
             # Undoing is shielded from a second cancellation: half an undo is worse than none.
             await asyncio.shield(asyncio.ensure_future(saga._back()))
             raise
+
+    def _chance(self, name: str) -> str:
+        return child_id(self._execution.seed, self._execution.path(name), self._execution.generation)
 
     def _child_id(self, path: str) -> str:
         return child_id(self.id, path, self._execution.generation)

@@ -18,7 +18,9 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
         "errors health commands places",
+        "records",
         "keys codec settings moments loop suspicion rhythm",
+        "forks",
         "record connections embedded batch lanes execution knowledge",
         "store workflow gossip",
         "replies",

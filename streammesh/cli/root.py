@@ -22,7 +22,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "enqueue": ("enqueue", "Enqueue one task, or one for each line of input."),
         "call": ("enqueue", "Enqueue a task, wait for it and print its result."),
         "task": ("task", "Look at tasks, wait for them, cancel them, run them again."),
-        "run": ("runs", "Durable runs: start, look into, signal and end them."),
+        "run": ("reruns", "Durable runs: start, look into, signal, fork and end them."),
         "schedule": ("schedules", "What is started at set times: add it, pause it, see when it comes."),
         "dead": ("dead", "Dead letters: tasks that could not be done."),
     },

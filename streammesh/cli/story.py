@@ -20,7 +20,7 @@ HEADS = ("STEP", "WHAT", "STATE", "TOOK", "AGENT", "ATTEMPT", "")
 #: Characters of a value that are shown where it is one of many.
 BRIEF = 60
 _NUMBERS = ("attempt", "version", "committed_at", "generation", "deaths")
-_HIDDEN = ("client", "commit", "committed_at", "entry", "waiters")
+_HIDDEN = ("client", "commit", "committed_at", "entry", "skipped", "waiters")
 
 
 def head_json(head: Head) -> dict[str, Any]:
@@ -77,6 +77,7 @@ def show_run(out: Output, seen: RunSteps, cause: RunCause, now: int, limit: int)
             ("activation", head.get("attempt")),
             ("generation", head.get("generation")),
             ("parent", head.get("parent")),
+            ("forked_of", head.get("forked_of") and f"{head['forked_of']} from {head.get('forked_from', '?')}"),
             ("started_at", out.moment(head.get("started_at"), now)),
             ("finished_at", out.moment(head.get("finished_at"), now)),
             *((name, out.value(value)) for name, value in shown if value is not None),
@@ -126,6 +127,8 @@ def record_row(out: Output, record: Mapping[str, Any]) -> tuple[str, str, str]:
     match what:
         case "start":
             about = f"{record['workflow']} version {record['version']} {_brief(record['input'])}"
+            if "fork" in record:
+                about += f" forked of {record['fork']['of']} from {record['fork']['from']}"
         case "call":
             sent = record["payload"] if "payload" in record else f"{record.get('bytes', '?')} bytes"
             about = f"{record['name']} at {record['path']} with {_brief(sent)}"
@@ -139,7 +142,9 @@ def record_row(out: Output, record: Mapping[str, Any]) -> tuple[str, str, str]:
         case "begin" | "patched":
             about = f"{record['name']} at {record['path']}"
         case "done":
-            about = f"{record['of']} = {_brief(record['result'])}"
+            about = f"{record['of']} = {_brief(record['result'])}" + (f" by {record['by']}" if "by" in record else "")
+        case "reissued":
+            about = f"{' '.join(record['paths']) or 'nothing was open'}"
         case "failed":
             about = f"{record['of']} {record['state']}: {record['error']}"
         case "fired":

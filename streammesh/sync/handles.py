@@ -109,6 +109,14 @@ class RunHandle:
         """Go on with a paused or stuck run."""
         return self._mesh._wait(partial(self._run.resume, by=by))
 
+    def fork(self, from_step: str, id: str | None = None, input: Mapping[str, Any] | None = None) -> RunHandle:
+        """Start a new run that begins with what this one did before a step; as `streammesh.RunHandle.fork`."""
+        return RunHandle(self._mesh, self._mesh._wait(self._run.fork, from_step, id, input))
+
+    def skip(self, path: str, result: Any = None, *, by: str = "operator") -> str:
+        """Give the open step at ``path`` a result; as `streammesh.RunHandle.skip`."""
+        return self._mesh._wait(partial(self._run.skip, path, result, by=by))
+
     def __repr__(self) -> str:
         return repr(self._run)
 

@@ -368,3 +368,22 @@ def test_ls_since_a_time_and_top_with_its_line_of_runs(press: Cli) -> None:
     assert re.search(r"^runs: .*\d+ parked", press.ok("top", "--interval", "100ms", "--count", "1").out, re.M)
     assert press.ok("top", "--interval", "100ms", "--count", "1", "--json").json["runs"]["parked"] >= 1
     press.ok("run", "terminate", "seen-by-top")
+
+
+def test_fork_keeps_what_was_done_and_skip_answers_for_a_step(press: Cli) -> None:
+    press.ok("run", "start", "page", 'words:=["ab"]', "--id", "forked", "--signal", "approved=1")
+    press.ok("run", "wait", "forked", "--timeout", "10s")
+    assert press.ok("run", "fork", "forked", "--from", "basename.0", "--id", "copy").out == "copy\n"
+    assert press.ok("run", "wait", "copy", "--timeout", "10s").json == "AB (ink, 1)"
+    assert "had been made before" in press.ok("run", "fork", "forked", "--from", "basename.0", "--id", "copy").err
+    assert press.ok("run", "show", "copy", "--json").json["forked_of"] == "forked"
+    unknown = press("run", "fork", "forked", "--from", "x.0")
+    assert unknown.code == 4
+    assert "0:set-type.0, basename.0" in unknown.err
+    press.ok("run", "start", "absent", "--id", "lonely")
+    in_state(press, "lonely", "parked")
+    assert press("run", "skip", "lonely", "x.0").code == 4
+    press.ok("run", "skip", "lonely", "nobody-offers-this.0", "--result", '{"done":1}', "--by", "ada")
+    press.ok("run", "wait", "lonely", "--timeout", "10s")
+    assert 'nobody-offers-this.0 = {"done": 1} by ada' in press.ok("run", "history", "lonely").out
+    assert press("run", "skip", "lonely", "nobody-offers-this.0").code == 6

@@ -13,12 +13,13 @@ from typing import Any
 
 from streammesh import codec
 from streammesh.execution import Execution
+from streammesh.forks import opening
 from streammesh.keys import Keys
+from streammesh.records import COMMANDS, is_told
 from streammesh.workflow import Run
 from tests.runs.shapes import Function, Shape
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-COMMANDS = ("call", "timer", "child", "begin", "patched", "step")
 
 
 def execute(function: Function, journal: list[dict[str, Any]], id: str = "r1") -> Execution:
@@ -33,12 +34,12 @@ def commands(journal: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def notifications(journal: list[dict[str, Any]]) -> int:
-    return len([record for record in journal[1:] if record["what"] not in COMMANDS or record["what"] == "step"])
+    return len([record for record in journal[1:] if is_told(record)])
 
 
-def replayed(function: Function, journal: list[dict[str, Any]]) -> tuple[list[Any], list[Any], Any]:
+def replayed(function: Function, journal: list[dict[str, Any]], id: str = "r1") -> tuple[list[Any], list[Any], Any]:
     """What a replay asks for anew: records and steps to start; and how it ended, if it did."""
-    execution = execute(function, journal)
+    execution = execute(function, journal, id)
     ending = execution.ending() if execution.done else None
     asked = [dict(record) for record in execution.records], [start.path for start in execution.starts], ending
     execution.close()
@@ -64,6 +65,7 @@ class World:
         ]  # yet to come, in their order
         if shape.cancel:
             self.outside.append({"what": "cancel", "by": "tests"})
+        self.id = "r1"
         self.generations: list[list[dict[str, Any]]] = []
         self.ids: list[str] = []
         self.ran: list[str] = []
@@ -89,8 +91,20 @@ class World:
                 self.now = max(self.now, datetime.fromisoformat(record["at"]).timestamp())
         return self
 
+    def forked(self, journal: list[dict[str, Any]], path: str) -> World:
+        """Be a fork of the run with that journal, made a day later; what came from outside after its place comes again."""
+        first, places = opening(journal, "r1", path)
+        self.id = "f1"
+        self.now = datetime.fromisoformat(max(record.get("at", "") for record in journal)).timestamp() + 86_400
+        self.journal = [json.loads(f'{first.decode()}{self.at()}"]]}}'), *(journal[place] for place in places)]
+        for record in self.journal:
+            bare = {name: value for name, value in record.items() if name != "at"}
+            if bare in self.outside:
+                self.outside.remove(bare)
+        return self
+
     def run(self) -> tuple[str, Any]:
-        execution = execute(self.shape.function, self.journal)
+        execution = execute(self.shape.function, self.journal, self.id)
         told = True
         for _ in range(2_000):
             self._settle(execution)
@@ -99,7 +113,7 @@ class World:
             if self._restart or (told and self.chance.random() < self.crash):
                 self._restart = told = False
                 execution.close()
-                execution = execute(self.shape.function, self.journal)
+                execution = execute(self.shape.function, self.journal, self.id)
                 continue
             record = self._next()
             assert record is not None, "nothing is left to happen, and it waits"

@@ -1,0 +1,65 @@
+"""`run fork`, `run skip`: a part of a run once more, and answers for steps that will not come by themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streammesh.cli.endings import Refused
+from streammesh.cli.output import Output
+from streammesh.cli.parameters import payload_of, read_text
+from streammesh.cli.runs import run_command
+from streammesh.cli.session import command
+
+if TYPE_CHECKING:
+    from streammesh.mesh import Mesh
+
+__all__ = ["run_command"]
+
+
+@command(
+    run_command,
+    unsafe=False,
+    epilog="The run that is forked is not touched. Paths are in `run show`. Example: streammesh run fork digest-17 --from summarize.3 --id digest-17b",
+)
+@click.argument("id")
+@click.option("--from", "path", required=True, metavar="PATH", help="The first step that runs anew.")
+@click.option(
+    "--id", "new", metavar="ID", help="The id of the new run; the same fork again with it makes no second one."
+)
+@click.option("--input", "given", metavar="JSON|@FILE|-", help="Another input, an object, in place of the old one.")
+async def fork(mesh: Mesh, out: Output, id: str, path: str, new: str | None, given: str | None) -> None:
+    """Start a new run that keeps what a run did before a step, and does that step and all later ones anew; prints its id."""
+    made = await mesh.run(id).fork(path, new, payload_of(given, ()) if given is not None else None)
+    if out.json:
+        out.object({"id": made.id, "created": made.created, "forked_of": id, "forked_from": path})
+    else:
+        out.line(made.id)
+    if not made.created:
+        out.note("it was there already: this fork had been made before")
+
+
+@command(run_command, epilog="Example: streammesh run skip digest-17 review.0 --result '{\"ok\":true}' --by ada")
+@click.argument("id")
+@click.argument("path")
+@click.option("--result", default="null", show_default=True, metavar="JSON|@FILE|-", help="What the workflow is told.")
+@click.option(
+    "--by", default="operator", show_default=True, metavar="WHO", help="Who says so; it stands in the journal."
+)
+async def skip(mesh: Mesh, out: Output, id: str, path: str, result: str, by: str) -> None:
+    """Answer an open step of a run in place of whoever works on it; what works on it is taken back, a timer fires."""
+    from streammesh import codec
+
+    text = read_text(result, "result") if result == "-" or result.startswith("@") else result
+    value: Any = codec.decode(text, what="result of the step")
+    word, _, state = (await mesh.run(id).skip(path, value, by=by)).partition(" ")
+    if out.json:
+        out.object({"id": id, "path": path, "verdict": word})
+    if word == "closed":
+        raise Refused(f"run {id} has ended already ({state}); fork it: streammesh run fork {id} --from {path}")
+    if not out.json:
+        out.line(id)
+    state = (await mesh.run(id).head()).state
+    if state in ("stuck", "paused"):
+        out.note(f"it is still {state}: streammesh run resume {id}")
