@@ -9,13 +9,16 @@ import click
 from streammesh.cli.endings import Refused
 from streammesh.cli.output import Output
 from streammesh.cli.parameters import payload_of, read_text
-from streammesh.cli.runs import run_command
+from streammesh.cli.runs import run_command as runs
 from streammesh.cli.session import command
 
 if TYPE_CHECKING:
     from streammesh.mesh import Mesh
 
 __all__ = ["run_command"]
+
+#: The group with all of its commands: those of `streammesh.cli.runs`, and the ones below.
+run_command = runs
 
 
 @command(
