@@ -20,7 +20,7 @@ General layout, from the bottom up; imports only go down:
     listing causes checkup  tasks in a list; why one is not running; is all this fit for work
     mesh                    the client: all rooms together
     sync                    the same for plain scripts
-    handlers lanes claims pulse perform activate answers listening serving agent    the worker process
+    handlers lanes claims pulse delegating perform activate answers listening serving agent    the worker process
     cli testing             the command line; the pytest plugin
 
 The names below are loaded when they are first used, so that `streammesh --version` need not wait for a Redis client.
@@ -32,7 +32,8 @@ from importlib import import_module as _import_module
 if _typing.TYPE_CHECKING:
     from streammesh import errors
     from streammesh.agent import Agent
-    from streammesh.errors import MeshError, Reject, Retry
+    from streammesh.delegating import Load
+    from streammesh.errors import Defer, MeshError, Refuse, Reject, Retry
     from streammesh.handlers import TaskContext
     from streammesh.mesh import Mesh
     from streammesh.messages import Message
@@ -47,12 +48,15 @@ if _typing.TYPE_CHECKING:
 __all__ = [
     "Agent",
     "AgentInfo",
+    "Defer",
+    "Load",
     "Membership",
     "Mesh",
     "MeshError",
     "Message",
     "PeerInfo",
     "Record",
+    "Refuse",
     "Reject",
     "Retry",
     "Run",
@@ -76,6 +80,9 @@ _HOMES = {
     "Message": "messages",
     "PeerInfo": "peers",
     "Record": "record",
+    "Defer": "errors",
+    "Load": "delegating",
+    "Refuse": "errors",
     "Reject": "errors",
     "Retry": "errors",
     "State": "record",

@@ -55,6 +55,7 @@ class Agent:
         self.handlers: dict[str, Handler] = {}
         self.listeners: dict[str, Callable[..., Any]] = {}
         self.workflows: dict[str, Workflow] = {}
+        self.predicates: dict[str, Callable[..., Any]] = {}
         self.watching: list[tuple[frozenset[str], Callable[[Membership], Any]]] = []
         self._serving: Serving | None = None
         self._stuck = 0
@@ -83,6 +84,23 @@ class Agent:
             self.handlers[name] = Handler.make(
                 name, function, retries=retries, retry=retry, timeout=timeout, isolation=isolation, retention=retention
             )
+            return function
+
+        return declare
+
+    def can_handle(self, capability: str) -> Callable[[_Function], _Function]:
+        """Declare who decides whether this agent does a task of ``capability``, asked when it has taken one.
+
+        ``function(payload, load: Load)``, async or plain (then in a thread), returns True or None to do it, False or
+        ``Refuse(reason, retry_after)`` to hand it on to another agent, ``Defer(seconds)`` to put it off. No failure is
+        counted and nothing is lost; see `streammesh.delegating` for where it goes. A handler may raise Refuse and Defer too,
+        before it has done anything.
+        """
+
+        def declare(function: _Function) -> _Function:
+            if capability in self.predicates:
+                raise ConfigError(f"agent {self.name!r} has a can_handle for capability {capability!r} already")
+            self.predicates[check_name(capability, "capability")] = function
             return function
 
         return declare
@@ -129,6 +147,7 @@ class Agent:
             (other.handlers, self.handlers),
             (other.listeners, self.listeners),
             (other.workflows, self.workflows),
+            (other.predicates, self.predicates),
         ):
             for name in names:
                 if name in mine:
@@ -138,6 +157,7 @@ class Agent:
         self.handlers.update(other.handlers)
         self.listeners.update(other.listeners)
         self.workflows.update(other.workflows)
+        self.predicates.update(other.predicates)
         self.watching += other.watching
 
     async def serve(self, mesh: Mesh, *, burst: bool = False, ready_file: Path | None = None) -> None:
@@ -152,7 +172,7 @@ class Agent:
             )
         serving = self._serving = Serving(
             mesh, self.name, self.handlers, self.listeners, self.workflows, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file,
-            watching=self.watching,
+            watching=self.watching, predicates=self.predicates,
         )  # fmt: skip
         try:
             await serving.serve(burst=burst)
