@@ -33,7 +33,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "sync handlers claims",
         "hearing",
         "delegating",
-        "perform activate tending",
+        "perform activate tending detecting",
         "answers",
         "listening",
         "serving",
