@@ -19,7 +19,7 @@ General layout, from the bottom up; imports only go down:
     schedules               what is started at set times
     listing causes checkup  tasks in a list; why one is not running; is all this fit for work
     mesh                    the client: all rooms together
-    sync                    the same for plain scripts
+    sync movable            the same for plain scripts; the clock of a mesh under test
     handlers lanes claims pulse delegating perform activate answers listening serving agent    the worker process
     cli testing             the command line; the pytest plugin
 

@@ -54,6 +54,8 @@ class Activator:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"{me}-step")
         self.claims: Claims
         self.offset = 0.0
+        # Where the clock is moved, whoever moves it waits for runs to park.
+        self.linger = 0.005 if mesh.store.movable else LINGER
         #: Activations that ended because somebody else has the run.
         self.fenced = 0
         self._held: dict[str, Held] = {}
@@ -272,7 +274,7 @@ class _Activation:
 
     async def _wait(self) -> bool:
         """Until something moves; False when the linger is over, and nothing runs here."""
-        linger = None if self._steps else (LINGER if self._a.claims.free > 0 else 0.005)
+        linger = None if self._steps else (self._a.linger if self._a.claims.free > 0 else 0.005)
         try:
             async with asyncio.timeout(linger):
                 await self._moved.wait()

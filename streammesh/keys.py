@@ -19,6 +19,7 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:schedule:<name>         HASH    a schedule: its definition, its next occurrence, what it started last
     {mesh}:schedules               SET     names of the schedules in this shard
     {mesh}:dead:<capability>       STREAM  dead letters
+    {mesh}:clock                   STRING  by how many ms a mesh under test is ahead of the server; in no other mesh
     {mesh}:caps                    SET     capabilities that were ever used in this shard
     {mesh}:replies:<client>        STREAM  results pushed to a waiting client; TTL
     {mesh}:sweep                   HASH    when this shard was last swept, and the grace after a stall
@@ -135,6 +136,9 @@ class Keys:
 
     def inboxes(self, shard: int = 0) -> str:
         return f"{self.prefix(shard)}inboxes"
+
+    def clock(self, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}clock"
 
     def dead(self, capability: str, shard: int = 0) -> str:
         return f"{self.prefix(shard)}dead:{capability}"

@@ -103,7 +103,7 @@ class Mesh:
         if self._embedded:
             await asyncio.to_thread(self._embedded.start)
         await self.store.judge(unsafe=self._unsafe)
-        _, layout, shards = await self.store.run(
+        _, layout, shards, clock = await self.store.run(
             "mesh_open", [Keys(self.namespace).prefix()], [LAYOUT, self._shards or 1]
         )
         if int(layout) > LAYOUT:
@@ -115,6 +115,7 @@ class Mesh:
                 f"mesh {self.namespace!r} was created with {shards} shards, not {self._shards}; leave shards= out, or use another namespace"
             )
         self.keys = Keys(self.namespace, int(shards))
+        self.store.movable = clock == "movable"
         self.replies = Replies(self.store, self.keys)
         self.tasks = Tasks(self.store, self.keys, self.replies)
         self.timers = Timers(self.store, self.keys)

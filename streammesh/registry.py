@@ -151,7 +151,7 @@ class Registry:
         ids = scored[::2]
         replies = await self._store.commands([("TIME",), *(("HGETALL", self._keys.agent(id)) for id in ids)])
         seconds, micros = replies[0]
-        now = int(seconds) * 1000 + int(micros) // 1000
+        now = int(seconds) * 1000 + int(micros) // 1000 + await self._store.ahead(self._keys.clock())
         found = []
         for id, beat, flat in zip(ids, scored[1::2], replies[1:], strict=True):
             if flat:

@@ -42,15 +42,16 @@ class Script:
 
 
 @cache
-def load_script(name: str, *, shebang: bool = True) -> Script:
+def load_script(name: str, *, shebang: bool = True, movable: bool = False) -> Script:
     """The script `lua/<name>.lua`: its `#!lua` line, then the prelude and those that a line ``-- With …`` names, then its body.
 
-    ``shebang=False`` leaves the first line out, for fakeredis, which does not know it.
+    ``shebang=False`` leaves the first line out, for fakeredis, which does not know it. ``movable`` is for meshes under test:
+    their clock may be ahead of the server's.
     """
     folder = resources.files("streammesh") / "lua"
     first, _, body = (folder / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
     named = re.search(r"^-- With (.+)$", body, re.MULTILINE)
-    preludes = ["prelude", *(named[1].split(", ") if named else ())]
+    preludes = ["prelude", *(["prelude_clock"] if movable else []), *(named[1].split(", ") if named else ())]
     shared = "".join((folder / f"{prelude}.lua").read_text(encoding="utf-8") for prelude in preludes)
     text = (first + "\n" if shebang else "") + shared + body
     return Script(name, text, sha1(text.encode()).hexdigest())
@@ -173,6 +174,8 @@ class Store:
         self.name = name
         self.patience = patience
         self.closed = False
+        #: Whether the mesh is under test, and its clock may be moved.
+        self.movable = False
         self._links: list[Link] = []
         self._idle: list[Link] = []
 
@@ -182,7 +185,11 @@ class Store:
         return self.connections.genuine
 
     def script(self, name: str) -> Script:
-        return load_script(name, shebang=self.connections.genuine)
+        return load_script(name, shebang=self.connections.genuine, movable=self.movable)
+
+    async def ahead(self, key: str) -> int:
+        """By how many ms the mesh's clock is ahead of the server's; ``key`` says so in meshes under test, elsewhere it is not read."""
+        return int(await self.command("GET", key) or 0) if self.movable else 0
 
     def link(self, role: str) -> Link:
         """A connection of its own: for blocking reads, or for one stream of calls."""

@@ -4,7 +4,9 @@ The plugin comes with the package; async tests and fixtures are run by anyio's p
 (`@pytest.mark.anyio`, or ``anyio_mode = "auto"`` in the settings of pytest). Nothing else is needed.
 
     import pytest
-    from streammesh import Agent, Mesh, errors
+    from streammesh import Agent, Mesh, Run, errors
+    from streammesh.movable import MeshClock
+    from streammesh.testing import working
 
     agent = Agent("mailer")
     outbox = []
@@ -32,9 +34,25 @@ The plugin comes with the package; async tests and fixtures are run by anyio's p
         with pytest.raises(errors.TaskDead, match="LookupError"):
             await task.result(timeout=1)
 
+Time can be moved, so that what waits for a month is tested in milliseconds: `mesh_clock.advance` goes from one thing that is due to
+the next, and lets the agents finish what each sets in motion; `mesh_clock.jump` moves the clock at once, as if nobody had been there.
+
+    @agent.workflow("remind")
+    async def remind(run: Run, to: str) -> str:
+        await run.sleep(30 * 86_400)
+        return await run.call("send-mail", {"to": to})
+
+    @pytest.mark.anyio
+    async def test_a_reminder_is_sent_after_a_month(mesh: Mesh, mesh_clock: MeshClock) -> None:
+        async with working(mesh, agent):
+            reminder = await mesh.start("remind", to="bob")
+            await mesh_clock.advance(days=31)
+            assert await reminder.result(timeout=1) == "sent to bob"
+
 Fixtures: ``mesh_url`` (``--mesh-url``; without it an in-memory server for each test), ``mesh`` (an open client in a
 namespace that no other test has; what it leaves in a real server is deleted), ``agent`` (an Agent without handlers),
-``run_until_idle``, ``no_leaked_keys`` (fails the test when it leaves unfinished tasks or keys that would stay for ever; for
+``run_until_idle``, ``mesh_clock`` (a `streammesh.movable.MeshClock`, which says what moves and what
+does not; ``MeshClock.take(mesh)`` is the same for a mesh of your own), ``no_leaked_keys`` (fails the test when it leaves unfinished tasks or keys that would stay for ever; for
 every test at once: an autouse fixture of yours that requests it).
 
 Nothing here kills an agent: in one process nothing can be killed honestly. Start a process of your own for that.
@@ -46,6 +64,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,15 +73,16 @@ import pytest
 if TYPE_CHECKING:
     # Only for the type checker: a test session that uses no fixture of these should not pay for the client.
     from streammesh import Agent, Mesh
+    from streammesh.movable import MeshClock
 
-__all__ = ["Report", "leaked_keys", "run_until_idle"]
+__all__ = ["Report", "leaked_keys", "run_until_idle", "working"]
 
 #: Seconds ahead of now within which everything that is due is fired.
 EVER = 10 * 365 * 86_400.0
 
 #: The keys of a mesh that may stay without a TTL: by the first word after the prefix.
 STANDING = frozenset(
-    ["meta", "caps", "cap", "agents", "members", "events", "control", "broadcast", "sweep", "inboxes", "tasks", "due", "dead", "runs", "workflows"]
+    ["meta", "clock", "caps", "cap", "agents", "members", "events", "control", "broadcast", "sweep", "inboxes", "tasks", "due", "dead", "runs", "workflows"]
 )  # fmt: skip
 
 
@@ -126,6 +146,27 @@ async def run_until_idle(mesh: Mesh, *agents: Agent, timeout: float = 30.0) -> R
     return Report(
         attempts, fired, states["succeeded"], states["failed"], states["dead"], states["cancelled"], states["expired"]
     )  # fmt: skip
+
+
+@asynccontextmanager
+async def working(mesh: Mesh, *agents: Agent, timeout: float = 30.0) -> AsyncIterator[None]:
+    """``async with working(mesh, agent):`` the agents are at work in this process, ready from the beginning, drained at the end.
+
+    Raises whatever an agent could not start for, and TimeoutError when one is not ready after ``timeout`` seconds.
+    """
+    serving = [asyncio.create_task(agent.serve(mesh)) for agent in agents]
+    try:
+        async with asyncio.timeout(timeout):
+            while not {agent.serving.id if agent.serving else "" for agent in agents} <= await _ready(mesh):
+                for one in serving:
+                    if one.done():
+                        one.result()
+                await asyncio.sleep(0.005)
+        yield
+    finally:
+        for agent in agents:
+            agent.stop()
+        await asyncio.gather(*serving, return_exceptions=True)
 
 
 async def _ready(mesh: Mesh) -> set[str]:
@@ -263,6 +304,14 @@ def _run_until_idle(mesh: Mesh) -> Callable[..., Awaitable[Report]]:
         return await run_until_idle(mesh, *agents, timeout=timeout)
 
     return run
+
+
+@pytest.fixture
+async def mesh_clock(mesh: Mesh) -> MeshClock:
+    """The clock of the fixture `mesh`, which can be moved: ``await mesh_clock.advance(days=30)``."""
+    from streammesh.movable import MeshClock
+
+    return await MeshClock.take(mesh)
 
 
 @pytest.fixture

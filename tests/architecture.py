@@ -30,7 +30,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "listing causes checkup steps",
         "runcauses",
         "mesh",
-        "sync handlers claims",
+        "sync handlers claims movable",
         "hearing",
         "delegating",
         "perform activate tending detecting",

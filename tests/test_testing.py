@@ -34,19 +34,17 @@ def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 def _example() -> str:
     """The code of the module's docstring: what is indented in it."""
     lines = inspect.cleandoc(testing.__doc__ or "").splitlines()
-    start = lines.index("    import pytest")
-    end = next(n for n in range(start, len(lines)) if lines[n] and not lines[n].startswith(" "))
-    return dedent("\n".join(lines[start:end]))
+    return dedent("\n".join(line for line in lines[lines.index("    import pytest") :] if not line[:1].strip()))
 
 
 def test_the_example_of_the_docstring_passes(session: pytest.Pytester) -> None:
     session.makepyfile(_example())
-    session.runpytest_inprocess("-p", "no:cacheprovider", "-q").assert_outcomes(passed=2)
+    session.runpytest_inprocess("-p", "no:cacheprovider", "-q").assert_outcomes(passed=3)
 
 
 def test_the_example_passes_on_a_real_server_and_leaves_nothing_there(session: pytest.Pytester, url: str) -> None:
     session.makepyfile(_example())
-    session.runpytest_inprocess("--mesh-url", url).assert_outcomes(passed=2)
+    session.runpytest_inprocess("--mesh-url", url).assert_outcomes(passed=3)
 
     async def left() -> list[str]:
         async with Mesh.connect(url, namespace="any") as mesh:

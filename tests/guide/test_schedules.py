@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from streammesh import Mesh, Run, TaskContext
+from streammesh import Agent, Mesh, Run, TaskContext
 from streammesh.errors import InvalidSchedule, ScheduleNotFound
+from streammesh.movable import MeshClock
 from streammesh.schedules import Schedule
 from tests.eventually import eventually
 from tests.guide.conftest import Serve
@@ -152,4 +154,120 @@ async def test_many_that_fire_at_once_start_one(mesh: Mesh) -> None:
     assert (record.fired, record.state) == (1, "ended")
     assert await mesh.run(record.last).history() != []
     await mesh.run(record.last).terminate()
+    await schedule.remove()
+
+
+# -- with a clock that is moved
+
+
+def calendar() -> tuple[Agent, list[str]]:
+    """An agent with a workflow that notes which runs there were."""
+    agent, seen = library(), list[str]()
+
+    @agent.workflow("note")
+    async def note(run: Run) -> str:
+        seen.append(run.id)
+        return run.id
+
+    @agent.workflow("wait")
+    async def wait(run: Run) -> None:
+        seen.append(run.id)
+        await run.signal("never")
+
+    return agent, seen
+
+
+async def clear(mesh: Mesh, schedule: Schedule, seen: list[str]) -> None:
+    """Nothing is left: neither the schedule nor runs of it that wait."""
+    await schedule.remove()
+    for id in seen:
+        await mesh.run(id).terminate()
+
+
+def changes(tz: str, after: datetime) -> list[datetime]:
+    """The next two days in ``tz`` that are not 24 hours long, each as its first moment."""
+    day = after.astimezone(ZoneInfo(tz)).replace(hour=0, minute=0, second=0, microsecond=0)
+    found: list[datetime] = []
+    while len(found) < 2:
+        following = day + timedelta(days=1)
+        if following.utcoffset() != day.utcoffset():
+            found.append(day)
+        day = following
+    return found
+
+
+@pytest.mark.parametrize(("tz", "hour"), [("Europe/Berlin", 2), ("America/New_York", 1), ("America/New_York", 2)])
+async def test_it_comes_once_a_day_when_the_clocks_change(
+    mesh: Mesh, mesh_clock: MeshClock, serve: Serve, tz: str, hour: int
+) -> None:
+    agent, seen = calendar()
+    for day in changes(tz, await mesh_clock.now()):
+        await mesh_clock.jump(day - timedelta(hours=12) - await mesh_clock.now())
+        working = await serve(agent) if not seen else ""
+        schedule = await mesh.schedule(f"at-{hour}", workflow="note", cron=f"30 {hour} * * *", tz=tz)
+        before = len(seen)
+        await mesh_clock.advance(hours=72)
+        local = [
+            datetime.strptime(id.partition(":")[2], "%Y%m%dT%H%M%S%z").astimezone(ZoneInfo(tz)) for id in seen[before:]
+        ]
+        assert [at.date() for at in local] == [(day + timedelta(days=n)).date() for n in range(3)], working
+        assert all((at.hour, at.minute) in ((hour, 30), (hour + 1, 0)) for at in local)
+        await schedule.remove()
+
+
+@pytest.mark.parametrize(
+    ("policy", "started", "missed"), [("latest", 2, 4), ("skip", 1, 5), ("all", 6, 0)], ids=["latest", "skip", "all"]
+)
+async def test_what_nobody_could_start_in_time(
+    mesh: Mesh, mesh_clock: MeshClock, serve: Serve, policy: str, started: int, missed: int
+) -> None:
+    agent, seen = calendar()
+    schedule = await mesh.schedule("hourly", workflow="note", every=3600, missed=policy, overlap="allow")
+    first = (await schedule.record()).next_at
+    assert first is not None
+    # Five come while nobody is there, and the last of them is long past.
+    await mesh_clock.jump(first + timedelta(hours=4, minutes=30) - await mesh_clock.now())
+    await serve(agent)
+
+    async def looked() -> bool:
+        record = await schedule.record()
+        return record.next_at == first + timedelta(hours=5)
+
+    await eventually(looked, what="an agent has looked")
+    await mesh_clock.advance(hours=1)
+    record = await schedule.record()
+    assert (len(seen), record.fired, record.missed) == (started, started, missed)
+    await schedule.remove()
+
+
+@pytest.mark.parametrize(
+    ("policy", "started", "skipped", "ended"), [("skip", 1, 2, 0), ("allow", 3, 0, 0), ("replace", 3, 0, 2)]
+)
+async def test_when_the_one_before_has_not_ended(
+    mesh: Mesh, mesh_clock: MeshClock, serve: Serve, policy: str, started: int, skipped: int, ended: int
+) -> None:
+    agent, seen = calendar()
+    await serve(agent)
+    schedule = await mesh.schedule("hourly", workflow="wait", every=3600, overlap=policy)
+    await mesh_clock.advance(hours=3, minutes=1)
+    record = await schedule.record()
+    states = [(await mesh.run(id).head()).state for id in seen]
+    assert (record.fired, record.skipped, states.count("cancelled")) == (started, skipped, ended)
+    await clear(mesh, schedule, seen)
+
+
+async def test_each_may_start_a_little_later_the_same_for_everybody(
+    mesh: Mesh, mesh_clock: MeshClock, serve: Serve
+) -> None:
+    agent, seen = calendar()
+    await serve(agent)
+    schedule = await mesh.schedule("spread", workflow="note", every=3600, jitter=600)
+    await mesh_clock.advance(hours=4)
+    late = []
+    for id in seen:
+        begun = datetime.fromisoformat((await mesh.run(id).head()).fields["started_at"])
+        late.append((begun - datetime.strptime(id.partition(":")[2], "%Y%m%dT%H%M%S%z")).total_seconds())
+    assert len(late) in (3, 4)
+    assert all(0 <= one < 605 for one in late)
+    assert max(late) > 5
     await schedule.remove()
