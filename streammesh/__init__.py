@@ -16,11 +16,12 @@ General layout, from the bottom up; imports only go down:
     replies results         waiting without polling; what became of tasks
     tasks registry timers messages dead journal     one room for each kind of thing in the server
     sweep status peers runs the repairing pass; read-only numbers; who else is here, from memory; a handle on a run
+    bids auctions           what an auction is about; the room of auctions
     schedules               what is started at set times
     listing causes checkup  tasks in a list; why one is not running; is all this fit for work
     mesh                    the client: all rooms together
     sync movable            the same for plain scripts; the clock of a mesh under test
-    handlers lanes claims pulse delegating perform activate answers listening serving agent    the worker process
+    handlers lanes claims pulse delegating perform activate answers bidding listening serving agent    the worker process
     cli testing             the command line; the pytest plugin
 
 The names below are loaded when they are first used, so that `streammesh --version` need not wait for a Redis client.
@@ -32,8 +33,9 @@ from importlib import import_module as _import_module
 if _typing.TYPE_CHECKING:
     from streammesh import errors
     from streammesh.agent import Agent
-    from streammesh.delegating import Load
-    from streammesh.errors import Defer, MeshError, Refuse, Reject, Retry
+    from streammesh.auctions import Auction
+    from streammesh.bids import AuctionRecord, Bid, Call, Refusal
+    from streammesh.errors import MeshError, Reject, Retry
     from streammesh.handlers import TaskContext
     from streammesh.mesh import Mesh
     from streammesh.messages import Message
@@ -48,15 +50,17 @@ if _typing.TYPE_CHECKING:
 __all__ = [
     "Agent",
     "AgentInfo",
-    "Defer",
-    "Load",
+    "Auction",
+    "AuctionRecord",
+    "Bid",
+    "Call",
     "Membership",
     "Mesh",
     "MeshError",
     "Message",
     "PeerInfo",
     "Record",
-    "Refuse",
+    "Refusal",
     "Reject",
     "Retry",
     "Run",
@@ -75,14 +79,16 @@ _HOMES = {
     "Agent": "agent",
     "AgentInfo": "registry",
     "Membership": "peers",
+    "Auction": "auctions",
+    "AuctionRecord": "bids",
+    "Bid": "bids",
+    "Call": "bids",
+    "Refusal": "bids",
     "Mesh": "mesh",
     "MeshError": "errors",
     "Message": "messages",
     "PeerInfo": "peers",
     "Record": "record",
-    "Defer": "errors",
-    "Load": "delegating",
-    "Refuse": "errors",
     "Reject": "errors",
     "Retry": "errors",
     "State": "record",

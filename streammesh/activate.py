@@ -124,7 +124,7 @@ class _Activation:
 
     def _begin(self, execution: Execution, input: dict[str, Any]) -> Any:
         workflow = self._a._workflows[self._held.capability]
-        return workflow.function(Run(execution, self._mesh.keys), **input)
+        return workflow.function(Run(execution, self._mesh.keys, self._mesh.auctions.eligible), **input)
 
     async def go(self) -> None:
         """Execute until the run is parked, ended, stuck or another's."""

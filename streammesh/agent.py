@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import tenacity
 
+from streammesh.bidding import BidFunction, check_bids
 from streammesh.errors import ConfigError
 from streammesh.handlers import Handler, Isolation
 from streammesh.keys import check_name
@@ -55,8 +56,8 @@ class Agent:
         self.handlers: dict[str, Handler] = {}
         self.listeners: dict[str, Callable[..., Any]] = {}
         self.workflows: dict[str, Workflow] = {}
-        self.predicates: dict[str, Callable[..., Any]] = {}
         self.watching: list[tuple[frozenset[str], Callable[[Membership], Any]]] = []
+        self.bidders: dict[str, BidFunction] = {}
         self._serving: Serving | None = None
         self._stuck = 0
 
@@ -84,23 +85,6 @@ class Agent:
             self.handlers[name] = Handler.make(
                 name, function, retries=retries, retry=retry, timeout=timeout, isolation=isolation, retention=retention
             )
-            return function
-
-        return declare
-
-    def can_handle(self, capability: str) -> Callable[[_Function], _Function]:
-        """Declare who decides whether this agent does a task of ``capability``, asked when it has taken one.
-
-        ``function(payload, load: Load)``, async or plain (then in a thread), returns True or None to do it, False or
-        ``Refuse(reason, retry_after)`` to hand it on to another agent, ``Defer(seconds)`` to put it off. No failure is
-        counted and nothing is lost; see `streammesh.delegating` for where it goes. A handler may raise Refuse and Defer too,
-        before it has done anything.
-        """
-
-        def declare(function: _Function) -> _Function:
-            if capability in self.predicates:
-                raise ConfigError(f"agent {self.name!r} has a can_handle for capability {capability!r} already")
-            self.predicates[check_name(capability, "capability")] = function
             return function
 
         return declare
@@ -141,13 +125,28 @@ class Agent:
         self.watching.append((frozenset({"left", "died"}), function))
         return function
 
+    def bids(self, capability: str) -> Callable[[_Function], _Function]:
+        """Declare how this agent bids in auctions of a capability that it offers: ``f(call: Call) -> Bid | Refusal``.
+
+        It is asked only while a slot is free. Without it the agent bids by load. Raises ConfigError.
+        """
+
+        def declare(function: _Function) -> _Function:
+            check_bids(capability, function)
+            if capability in self.bidders:
+                raise ConfigError(f"agent {self.name!r} has a function that bids for {capability!r} already")
+            self.bidders[capability] = function
+            return function
+
+        return declare
+
     def include(self, other: Agent) -> None:
         """Take over every handler of another agent, so that one process offers them all. Raises ConfigError on a clash."""
         for names, mine in (
             (other.handlers, self.handlers),
             (other.listeners, self.listeners),
             (other.workflows, self.workflows),
-            (other.predicates, self.predicates),
+            (other.bidders, self.bidders),
         ):
             for name in names:
                 if name in mine:
@@ -157,8 +156,8 @@ class Agent:
         self.handlers.update(other.handlers)
         self.listeners.update(other.listeners)
         self.workflows.update(other.workflows)
-        self.predicates.update(other.predicates)
         self.watching += other.watching
+        self.bidders.update(other.bidders)
 
     async def serve(self, mesh: Mesh, *, burst: bool = False, ready_file: Path | None = None) -> None:
         """Serve on an open mesh until `stop`; with ``burst`` until nothing waits. Leaves the registry in order."""
@@ -166,13 +165,17 @@ class Agent:
             raise ConfigError(
                 f'agent {self.name!r} has no handler; declare one with @agent.capability("…") or @agent.on("…")'
             )
+        for capability in self.bidders.keys() - self.handlers.keys():
+            raise ConfigError(
+                f"agent {self.name!r} bids for {capability!r} and has no handler for it; declare one with @agent.capability"
+            )
         if self._serving is not None:
             raise ConfigError(
                 f"agent {self.name!r} is being served already; make a second Agent, or start a second process"
             )
         serving = self._serving = Serving(
-            mesh, self.name, self.handlers, self.listeners, self.workflows, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file,
-            watching=self.watching, predicates=self.predicates,
+            mesh, self.name, self.handlers, self.listeners, self.workflows, self.bidders, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file,
+            watching=self.watching,
         )  # fmt: skip
         try:
             await serving.serve(burst=burst)

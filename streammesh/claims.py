@@ -344,14 +344,8 @@ class Claims:
             self.settled += 1
             if verdict != "ok":
                 self.stale += 1
-                _log.warning(
-                    "agent=%s task=%s attempt=%d %s: %s refused, another attempt owns the task",
-                    self._me,
-                    held.id,
-                    held.attempt,
-                    verdict,
-                    verb,
-                )
+                said = "agent=%s task=%s attempt=%d %s: %s refused, another attempt owns the task"
+                _log.warning(said, self._me, held.id, held.attempt, verdict, verb)
         if not self._room.is_set():
             self._room.set()
 
@@ -392,6 +386,11 @@ class Claims:
     def find(self, id: str) -> Held | None:
         """What is held of the task ``id``."""
         return next((held for held in self.held.values() if held.id == id), None)
+
+    @property
+    def open_slots(self) -> int:
+        """Slots that nothing runs in, also where a claim under way may fill them."""
+        return self.free + self._reserved
 
     @property
     def running(self) -> int:

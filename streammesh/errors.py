@@ -31,24 +31,33 @@ MeshError
     NonDeterminism            the workflow's code does not fit its journal
     HistoryFull               the journal is longer than it may be
   ScheduleNotFound            no schedule of that name
+  AuctionError                what became of an auction
+    NoBids                    nobody took the work: no bids, all refused, none acceptable or confirmed
+    AuctionFailed             the work was awarded, and failed
+    AuctionCancelled          the auction was cancelled
+    AuctionExpired            its deadline passed
+    AuctionNotFound           no auction of that id
   MessageError                messages and requests between agents
     NoCapableAgent            nobody alive offers what was asked for
     UnknownAgent              no live agent has that id or name
     AgentDied                 the agent died with the request open
     NotUnderstood             the agent has no handler for that type
     RemoteError               the handler of the request raised
-    Refused                   the agent looked at the request and declined; nothing was done
     RequestTimeout            no answer before the deadline; outcome unknown
 
-Retry, Reject, Refuse, Defer  raised by handlers, caught by the agent
+Retry, Reject                 raised by handlers, caught by the agent
 """
 
 from __future__ import annotations
 
 __all__ = [
     "AgentDied",
+    "AuctionCancelled",
+    "AuctionError",
+    "AuctionExpired",
+    "AuctionFailed",
+    "AuctionNotFound",
     "ConfigError",
-    "Defer",
     "HistoryFull",
     "InvalidName",
     "InvalidPayload",
@@ -58,14 +67,13 @@ __all__ = [
     "MeshError",
     "MeshMismatch",
     "MessageError",
+    "NoBids",
     "NoCapableAgent",
     "NonDeterminism",
     "NotUnderstood",
     "PayloadConflict",
     "PayloadError",
     "PayloadTooLarge",
-    "Refuse",
-    "Refused",
     "Reject",
     "RemoteError",
     "RequestTimeout",
@@ -232,6 +240,34 @@ class ScheduleNotFound(MeshError):
     """No schedule of that name: never made here, or removed."""
 
 
+class AuctionError(MeshError):
+    """What became of an auction, told to the one who waits for it."""
+
+    def __init__(self, message: str, *, id: str = "") -> None:
+        super().__init__(message)
+        self.id = id
+
+
+class NoBids(AuctionError):
+    """Nobody took the work, and it was not to wait in a queue; the text holds the reason."""
+
+
+class AuctionFailed(AuctionError):
+    """The work was awarded, and failed: rejected, or dead; the text is its error."""
+
+
+class AuctionCancelled(AuctionError):
+    """The auction, or the work that it had awarded, was cancelled."""
+
+
+class AuctionExpired(AuctionError):
+    """The deadline passed before the work was done."""
+
+
+class AuctionNotFound(AuctionError):
+    """No auction of that id: never opened here, or past its retention."""
+
+
 class MessageError(MeshError):
     """A message or request between agents that did not get through."""
 
@@ -256,15 +292,6 @@ class RemoteError(MessageError):
     """The handler of the request raised; the text is its error."""
 
 
-class Refused(MessageError):
-    """The agent looked at the request and declined; nothing was done. ``retry_after`` in seconds, or None."""
-
-    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.retry_after = retry_after
-
-
 class RequestTimeout(MessageError, TimeoutError):
     """No answer before the deadline; whether the agent acted is unknown."""
 
@@ -283,24 +310,3 @@ class Reject(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-class Refuse(Exception):
-    """Raised by a handler before it did anything, or given by ``can_handle``: somebody else should have this.
-
-    A task goes to another agent that offers it, a request ends as `Refused`. ``retry_after`` says, in seconds, when this
-    agent may be asked again.
-    """
-
-    def __init__(self, reason: str = "", retry_after: float | None = None) -> None:
-        super().__init__(reason or "refused")
-        self.reason = reason or "refused"
-        self.retry_after = retry_after
-
-
-class Defer(Exception):
-    """Raised by a handler before it did anything, or given by ``can_handle``: not now, again in ``seconds``, by whomever."""
-
-    def __init__(self, seconds: float, reason: str = "") -> None:
-        super().__init__(reason or f"deferred for {seconds} s")
-        self.seconds = max(0.0, float(seconds))

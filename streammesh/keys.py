@@ -15,9 +15,14 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:run:<id>                HASH    the head of a run; TTL once it has ended
     {mesh}:run:<id>:journal        LIST    what happened in the run, as readable JSON; TTL once it has ended
     {mesh}:workflows               SET     workflows that were ever started in this shard
-    {mesh}:due                     ZSET    ms -> task:<id>: delayed tasks and retries; run <id> <path>: timers; schedule <name>
+    {mesh}:due                     ZSET    ms -> task:<id>: delayed tasks and retries; run <id> <path>: timers; schedule <name>; auction <id>
     {mesh}:schedule:<name>         HASH    a schedule: its definition, its next occurrence, what it started last
     {mesh}:schedules               SET     names of the schedules in this shard
+    {mesh}:auction:<id>            HASH    an auction; TTL once it has ended
+    {mesh}:auction:<id>:bids       HASH    bidder -> its answer, as readable JSON; TTL once it has ended
+    {mesh}:auction:<id>:audit      STREAM  what happened in it, bounded; TTL once it has ended
+    {mesh}:auctions                ZSET    unfinished auctions -> ms at which they were opened
+    {mesh}:history:<capability>    HASH    agent name -> how works that it had won went; TTL
     {mesh}:dead:<capability>       STREAM  dead letters
     {mesh}:clock                   STRING  by how many ms a mesh under test is ahead of the server; in no other mesh
     {mesh}:caps                    SET     capabilities that were ever used in this shard
@@ -100,7 +105,7 @@ class Keys:
         if self.shards == 1:
             return 0
         # What belongs to a run has the run's id before a colon, and lives with it.
-        id = id.removeprefix("run ").partition(":")[0]
+        id = id.removeprefix("run ").removeprefix("auction ").partition(":")[0]
         raw = _RAW_ID.match(id)
         if raw:
             return int(raw[1] or 0) % self.shards
@@ -142,6 +147,9 @@ class Keys:
 
     def dead(self, capability: str, shard: int = 0) -> str:
         return f"{self.prefix(shard)}dead:{capability}"
+
+    def auction(self, id: str) -> str:
+        return f"{self.prefix(self.shard_of(id))}auction:{id}"
 
     def due(self, shard: int = 0) -> str:
         return f"{self.prefix(shard)}due"

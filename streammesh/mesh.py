@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from streammesh.auctions import Auction, Auctions
+from streammesh.bids import OPTIONS
 from streammesh.dead import DeadLetters
 from streammesh.embedded import Embedded
 from streammesh.errors import ConfigError, InvalidPayload, MeshMismatch, PayloadConflict, TaskError
@@ -123,6 +125,7 @@ class Mesh:
         self.registry = Registry(self.store, self.keys)
         self.roster = Roster(self.store, self.keys)
         self.messages = Messages(self.store, self.keys, self.replies)
+        self.auctions = Auctions(self.store, self.keys, self.replies, self.tasks, self.registry)
         self.status = Status(self.store, self.keys)
         self.journal = Journal(self.store, self.keys)
         self.runlist = RunList(self.store, self.keys)
@@ -327,6 +330,16 @@ class Mesh:
             name, workflow=workflow, task=task, cron=cron, every=every, tz=tz, input=input, version=version, overlap=overlap,
             missed=missed, start=start, end=end, jitter=jitter,
         )  # fmt: skip
+
+    # -- auctions
+
+    async def auction(self, capability: str, payload: Mapping[str, Any] | None = None, /, **options: Any) -> Auction:
+        """Give a task of the capability to the agent that bids best; its payload is ``payload``, or the other keywords.
+
+        Options (bidders, window, confirm, score, min_score, fallback, id, deadline) and errors as in `Auctions.open`.
+        """
+        known = {name: options.pop(name) for name in OPTIONS if name in options}
+        return await self.auctions.open(capability, _payload(payload, options), **known)
 
     # -- messages
 

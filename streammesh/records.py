@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from streammesh.errors import StepFailed, TaskCancelled, TaskExpired
+from streammesh.errors import NoBids, StepFailed, TaskCancelled, TaskExpired
 
 __all__ = ["COMMANDS", "error_of", "is_told", "named"]
 
-COMMANDS = frozenset(("call", "timer", "child", "begin", "patched", "step"))
+COMMANDS = frozenset(("call", "auction", "timer", "child", "begin", "patched", "step"))
 _SILENT = frozenset(("start", "reissued"))
 
 
@@ -37,5 +37,7 @@ def error_of(record: Mapping[str, Any]) -> BaseException:
             return TaskCancelled(said, id=record["of"])
         case "expired":
             return TaskExpired(said, id=record["of"])
+        case "no_bids" | "all_refused":
+            return NoBids(said, id=record["of"])
         case _:
             return StepFailed(said, path=record["of"])

@@ -9,6 +9,11 @@ from typing import Any
 from streammesh import codec
 from streammesh.batch import Batch
 from streammesh.errors import (
+    AuctionCancelled,
+    AuctionExpired,
+    AuctionFailed,
+    AuctionNotFound,
+    NoBids,
     ResultTimeout,
     RunCancelled,
     RunFailed,
@@ -28,7 +33,9 @@ __all__ = ["Results"]
 
 
 #: States in which the outcome of a task or run is open.
-_OPEN = frozenset(("queued", "delayed", "running", "parked", "paused", "stuck"))
+_OPEN = frozenset(
+    ("queued", "delayed", "running", "parked", "paused", "stuck", "open", "deciding", "awarded", "working")
+)
 
 
 class Results:
@@ -52,7 +59,7 @@ class Results:
 
     async def _ask(self, id: str) -> Answer:
         state, result, error = await self._asks[self._keys.shard_of(id)].put(id)
-        return Answer(id, state, result if state == State.SUCCEEDED else error)
+        return Answer(id, state, result if state in (State.SUCCEEDED, "done") else error)
 
     async def _look(self, ids: list[str]) -> list[Answer]:
         answers = await asyncio.gather(*(self._ask(id) for id in ids))
@@ -74,7 +81,7 @@ class Results:
                     answer = await self._ask(id)
         except TimeoutError:
             raise ResultTimeout(
-                f"{id if id.startswith('run ') else f'task {id}'} has no outcome after {timeout} s; it goes on, ask again by its id",
+                f"{id if ' ' in id else f'task {id}'} has no outcome after {timeout} s; it goes on, ask again by its id",
                 id=id,
             ) from None
         finally:
@@ -96,11 +103,32 @@ def _run_outcome(answer: Answer, said: str) -> Any:
             )
 
 
+def _auction_outcome(answer: Answer, said: str) -> Any:
+    id = answer.id.removeprefix("auction ")
+    match answer.state:
+        case "done":
+            return codec.decode(said, what="result")
+        case "failed":
+            raise AuctionFailed(said, id=id)
+        case "cancelled":
+            raise AuctionCancelled(said or "cancelled", id=id)
+        case "expired":
+            raise AuctionExpired(said, id=id)
+        case "no_bids" | "all_refused":
+            raise NoBids(said, id=id)
+        case _:
+            raise AuctionNotFound(
+                f"there is no {answer.id}: never opened in this mesh, or ended longer ago than its retention", id=id
+            )
+
+
 def _outcome(answer: Answer) -> Any:
     """The result, or the error that the state stands for."""
     said = answer.value or ""
     if answer.id.startswith("run "):
         return _run_outcome(answer, said)
+    if answer.id.startswith("auction "):
+        return _auction_outcome(answer, said)
     match answer.state:
         case State.SUCCEEDED:
             return codec.decode(said, what="result")

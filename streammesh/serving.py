@@ -21,9 +21,8 @@ from typing import Any
 
 from streammesh.activate import Activator
 from streammesh.answers import answers
+from streammesh.bidding import Bidding, BidFunction
 from streammesh.claims import Claims, Held
-from streammesh.delegating import Delegating
-from streammesh.detecting import Detecting
 from streammesh.errors import MeshError, ServerFull
 from streammesh.handlers import Handler
 from streammesh.hearing import MAIL, Hearing
@@ -58,25 +57,25 @@ class Serving:
         handlers: Mapping[str, Handler],
         listeners: Mapping[str, Callable[..., Any]],
         workflows: Mapping[str, Workflow],
+        bids: Mapping[str, BidFunction],
         *,
         slots: int,
         lease: float,
         grace: float,
         ready_file: Path | None,
         watching: Sequence[tuple[frozenset[str], Callable[[Membership], Any]]] = (),
-        predicates: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         self._mesh = mesh
         self._name = name
         self._handlers = handlers
         self._workflows = workflows
-        self._listeners = {**answers(self, self._card), **listeners}
+        self._bidding = Bidding(mesh, self, bids)
+        self._listeners = {**answers(self, self._card), **self._bidding.listeners(), **listeners}
         self._slots = slots
         self._lease = lease
         self._grace = grace
         self._ready_file = ready_file
         self._watchers = Watchers(watching)
-        self._predicates = predicates or {}
         self._boot = secrets.token_hex(8)
         self._state = "starting"
         self._stop = asyncio.Event()
@@ -96,15 +95,14 @@ class Serving:
         self.lanes = Lanes(mesh.keys, self.id, tuple(self._handlers))
         self.claims = Claims(mesh, self.id, self.lanes, self._slots, self._lease, self.performer.start)
         self.performer.claims = self.claims
-        self.performer.delegating = Delegating(mesh, self.id, self._predicates, self.claims, self.performer.now)
         self.hearing = Hearing(self.id, self._listeners, self.performer.now)
         self.performer.hear = self.hearing.start
         self.mail = Claims(mesh, self.id, Mail(mesh.keys, self.id), MAIL, self._lease, self._heard)
         self.desks = [self.claims, self.mail]
-        self.detecting = Detecting(mesh, self.id, self._lease)
-        self.tending = Tending(mesh, self.id, self.desks, self._lease, self.detecting.health)
+        self.tending = Tending(mesh, self.id, self.desks, self._lease)
         self.performer.put_off = self.tending.put_off
-        self.tending.acts["schedule"] = self._start_due
+        self.tending.acts |= {"schedule": self._start_due, "auction": self._bidding.tend}
+        self.tending.mourners.append(self._bidding.bury)
         if self._workflows:
             self.activator = Activator(mesh, self.id, self._workflows, self._slots)
             self.activator.offset = self.performer.offset
@@ -129,7 +127,6 @@ class Serving:
             mesh.store, mesh.keys, mesh.registry, self.id, self._card, self._snapshot, self._ticked, self._on_pulse,
             self._ready_file,
         )  # fmt: skip
-        self.detecting.failures = lambda: pulse.failures
         pulse.start()
         _log.info("agent=%s ready capabilities=%s slots=%d", self.id, ",".join(self._handlers), self._slots)
         claiming = {
@@ -142,7 +139,6 @@ class Serving:
         others = [
             asyncio.create_task(self._supervised("tend", self.tending.loop)),
             asyncio.create_task(self._supervised("listen", listening.loop)),
-            asyncio.create_task(self._supervised("detect", self.detecting.loop)),
             asyncio.create_task(self._supervised("watch", self._watchers.loop)),
         ]
         try:

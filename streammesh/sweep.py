@@ -40,20 +40,14 @@ class Sweep:
         self._registry = registry
 
     async def once(
-        self,
-        streams: Sequence[Sequence[str]],
-        missing: Sequence[Sequence[str]],
-        lease: float,
-        stall: float,
-        *,
-        sound: bool = True,
+        self, streams: Sequence[Sequence[str]], missing: Sequence[Sequence[str]], lease: float, stall: float
     ) -> Report:
         """Sweep every shard; ``streams[shard]`` are those this agent serves, ``missing[shard]`` those it looks out for.
 
         ``lease`` and ``stall`` in seconds; ``stall`` is the longest gap between two passes that is no standstill of the
-        server. A caller that is not ``sound`` (it stood still itself) buries nobody.
+        server.
         """
-        expired = await self._registry.expire(50 if sound else 0, spare=2 * lease, stall=stall)
+        expired = await self._registry.expire()
         moved = buried = 0
         offered: tuple[str, ...] | None = None
         orphans: list[tuple[tuple[str, str], ...]] = []
@@ -63,9 +57,7 @@ class Sweep:
             prefix, served = self._keys.prefix(shard), streams[shard]
             known = [*served, *missing[shard]]
             found, inboxes, wait, fresh = await self._store.run(
-                "task_sweep",
-                [prefix, *known],
-                [int(lease * 1000), int(stall * 1000), len(served), expired.at_ms, *expired.live],
+                "task_sweep", [prefix, *known], [int(lease * 1000), int(stall * 1000), len(served), *expired.live]
             )
             if wait != "":
                 due_in = min(due_in, int(wait) / 1000)

@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from streammesh import codec
+from streammesh.bids import LONGEST_ID, terms_of
 from streammesh.commands import Again, Effect
 from streammesh.errors import ConfigError, InvalidPayload
 from streammesh.execution import Execution
@@ -34,7 +35,7 @@ __all__ = ["Run", "Saga", "Workflow", "child_id"]
 #: Payloads up to so many bytes are written into the journal as well, for people who read it.
 SHOWN = 256
 #: The most characters of a task's or child's id.
-LONGEST_ID = 128
+LONGEST_TASK = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,17 @@ class Saga:
             await self._undo.pop()()
 
 
+#: Who may bid for a capability now, among those that are named.
+Eligible = Callable[[str, list[str] | None], Awaitable[list[str]]]
+
+
 class Run:
     """One run, as its workflow sees it. ``id`` is the run's id; ``attempt`` is not shown, because no result may depend on it."""
 
-    def __init__(self, execution: Execution, keys: Keys) -> None:
+    def __init__(self, execution: Execution, keys: Keys, eligible: Eligible | None = None) -> None:
         self._execution = execution
         self._keys = keys
+        self._eligible = eligible
         self.id = execution.id
 
     # -- steps on any agent
@@ -154,6 +160,55 @@ class Run:
             for task in tasks:
                 task.cancel()
             raise
+
+    async def auction(
+        self,
+        capability: str,
+        payload: Mapping[str, Any] | None = None,
+        /,
+        *,
+        bidders: Iterable[str] | None = None,
+        window: float = 2.0,
+        confirm: float = 1.0,
+        score: Mapping[str, float] | None = None,
+        min_score: float | None = None,
+        fallback: str = "queue",
+        deadline: float | None = None,
+        **fields: Any,
+    ) -> Any:
+        """Give a task to the agent that bids best and return its result; journaled: first who was asked, then the outcome.
+
+        Options as for `Mesh.auction`, without functions that score. Raises NoBids, StepFailed, TaskCancelled, TaskExpired.
+        Cancelling the wait cancels the auction.
+        """
+        if payload is not None and fields:
+            raise InvalidPayload("a payload and fields are both given; give one")
+        if callable(score):
+            raise ConfigError(
+                "score= is a function: in a workflow give weights, such as {'eta': 1}; any agent must be able to decide"
+            )
+        body = dict(payload) if payload is not None else fields
+        terms = terms_of(
+            capability, body, window=window, confirm=confirm, score=score, min_score=min_score, fallback=fallback, deadline=deadline
+        )  # fmt: skip
+        execution = self._execution
+        asked = execution.path(f"{capability}.bidders")
+        who = list(bidders) if bidders is not None else None
+        execution.local(asked, "bidders", self._asked, (capability, who), {}, False, 3)
+        found = await execution.outcome(asked)
+        path = execution.path(capability)
+        # Shorter than a task's: that of the work is made of it.
+        id = self._child_id(path, LONGEST_ID)
+        flat = [item for pair in terms.items() for item in pair]
+        execution.command(
+            "auction", capability, {"bidders": found}, Effect("auction", path, (id, len(terms), *flat, *found)), path
+        )
+        return await execution.outcome(path, (f"auction {id}",))
+
+    async def _asked(self, capability: str, bidders: list[str] | None) -> list[str]:
+        if self._eligible is None:
+            raise ConfigError("this run is not executed by an agent: nobody can be asked for bids")
+        return await self._eligible(capability, bidders)
 
     # -- steps here
 
@@ -267,14 +322,14 @@ class Run:
     def _chance(self, name: str) -> str:
         return child_id(self._execution.seed, self._execution.path(name), self._execution.generation)
 
-    def _child_id(self, path: str) -> str:
-        return child_id(self.id, path, self._execution.generation)
+    def _child_id(self, path: str, longest: int = LONGEST_TASK) -> str:
+        return child_id(self.id, path, self._execution.generation, longest)
 
 
-def child_id(run: str, path: str, generation: int = 0) -> str:
+def child_id(run: str, path: str, generation: int = 0, longest: int = LONGEST_TASK) -> str:
     """The id of the task or child that the command at ``path`` of the run makes."""
     # Paths come again in each generation of a run. Ids may not: the task of that id would be known, and never answer.
     id = f"{run}:g{generation}:{path}" if generation else f"{run}:{path}"
-    if len(id) > LONGEST_ID:
-        id = f"{run[:90]}:{uuid.uuid5(uuid.NAMESPACE_URL, id).hex}"
+    if len(id) > longest:
+        id = f"{run[: longest - 38]}:{uuid.uuid5(uuid.NAMESPACE_URL, id).hex}"
     return id

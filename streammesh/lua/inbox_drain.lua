@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Clears the inbox and the mail of an agent that is gone: tasks go to the others who offer their capability, or to the dead letters;
 -- requests are answered `died`; other messages become dead letters of `inbox`.
+-- With prelude_auction
 -- KEYS 1 prefix of the shard
 -- ARGV 1 agent  2 limit  3 first word of the inbox's raw ids  4.. capabilities that live agents offer
 -- Returns {'alive' | 'more' | 'ok', number moved, number buried}
@@ -15,6 +16,8 @@ local moved, buried, limit, seen = 0, 0, tonumber(ARGV[2]), 0
 
 local function message(f, entry)
   local why = agent .. ' died before it answered'
+  -- The auction itself says what became of it.
+  if string.sub(f.type or '', 1, 8) == 'auction.' then return end
   if f.reply_to then return answer(f.id or '', {waiters = f.reply_to}, 'died', why, now) end
   letter('inbox', f.id or entry, f.payload, 'message_undelivered', 'message ' .. (f.type or '') .. ' to ' .. agent .. ', which died', nil,
     agent, at)
@@ -40,6 +43,10 @@ local function task(f, entry, wide)
   if not offered[r.capability] then
     bury(id, r, 'agent_died', agent .. ' died, and no live agent offers ' .. r.capability, now)
     buried = buried + 1
+    return
+  end
+  if string.find(' ' .. (r.waiters or '') .. ' ', ' auction ', 1, true) and move_work(id, r, agent, now) then
+    moved = moved + 1
     return
   end
   redis.call('HDEL', key, 'to')

@@ -68,7 +68,7 @@ local function away(stream, entries)
 end
 
 -- The optional fields of an entry, in their order on the wire; anything else a record carries as `header.<name>`.
-local WIRE = {'capability', 'deadline', 'run', 'step', 'correlation', 'causation', 'hops', 'traceparent', 'by', 'refused'}
+local WIRE = {'capability', 'deadline', 'run', 'step', 'correlation', 'causation', 'hops', 'traceparent', 'by'}
 
 -- The most words of an entry that somebody added by hand: fields and values.
 local WIDEST = 2000
@@ -107,9 +107,10 @@ local function letter(capability, id, payload, reason, why, attempts, agent, at)
   return ''
 end
 
--- The key of a record: ids of runs are passed about as 'run <id>', all others are tasks.
+-- The key of a record: ids of runs and auctions are passed about as 'run <id>' and 'auction <id>', all others are tasks.
 local function key_of(id)
   if string.sub(id, 1, 4) == 'run ' then return TAG .. 'run:' .. string.sub(id, 5) end
+  if string.sub(id, 1, 8) == 'auction ' then return TAG .. 'auction:' .. string.sub(id, 9) end
   return TAG .. 'task:' .. id
 end
 
@@ -163,14 +164,17 @@ local function outcome(path, state, value, at)
 end
 
 -- Tells the run that a task works for, and every waiting client, what became of it. `r` has run, step and waiters. For
--- clients it is a hint: the record is the truth.
+-- clients it is a hint: the record is the truth. A task that was auctioned has the waiter 'auction'.
+local end_auction
 local function answer(id, r, state, value, now)
   if r.run then tell(r.run, r.step, outcome(r.step, state, value or '', iso(now)), now, 'task ' .. id) end
   local waiters = r.waiters
   if not waiters then return end
   for client in string.gmatch(waiters, '%S+') do
     local stream = TAG .. 'replies:' .. client
-    if value and #value <= 4096 then
+    if client == 'auction' then
+      end_auction(string.gsub(id, ':work$', ''), state, value or '', now)
+    elseif value and #value <= 4096 then
       redis.call('XADD', stream, 'MAXLEN', '~', 10000, '*', 'id', id, 'state', state, 'value', value)
     else
       redis.call('XADD', stream, 'MAXLEN', '~', 10000, '*', 'id', id, 'state', state)
@@ -294,4 +298,70 @@ local function post(agent, kind, id, payload, now, ...)
   local stream = TAG .. 'mail:' .. agent
   if redis.call('EXISTS', stream) == 0 then make(stream, nil, agent, now) end
   redis.call('XADD', stream, '*', 'id', id, 'type', kind, 'payload', payload, 'at', iso(now), ...)
+end
+
+local AUCTION_ENDS = {done = true, failed = true, cancelled = true, expired = true, no_bids = true, all_refused = true}
+
+-- What is remembered of `name` for a capability: works that went well and works in all, half as heavy an hour later.
+local function history(capability, name, now)
+  local said = redis.call('HGET', TAG .. 'history:' .. capability, name)
+  local good, all, at = string.match(said or '', '^(%S+) (%S+) (%d+)$')
+  if not good then return 0, 0 end
+  local weight = 0.5 ^ (math.max(0, now - tonumber(at)) / 3600000)
+  return tonumber(good) * weight, tonumber(all) * weight
+end
+
+-- Remembers how a work that `agent` had won ended.
+local function remember(capability, agent, good, now)
+  local name = string.gsub(agent, '%.%d+$', '')
+  local well, all = history(capability, name, now)
+  local key = TAG .. 'history:' .. capability
+  redis.call('HSET', key, name, string.format('%.6f %.6f %.0f', well + (good and 1 or 0), all + 1, now))
+  redis.call('PEXPIRE', key, 604800000)
+end
+
+-- Tells those whose bid did not win.
+local function reject(id, winner, why, now)
+  local flat = redis.call('HGETALL', TAG .. 'auction:' .. id .. ':bids')
+  for i = 1, #flat, 2 do
+    if flat[i] ~= winner and string.find(flat[i + 1], '"kind":"bid"', 1, true) then
+      post(flat[i], 'auction.reject', id .. ':reject', '{"auction":"' .. id .. '","why":"' .. why .. '"}', now, 'causation', id)
+    end
+  end
+end
+
+-- Ends the auction `id`, once. `state` is its task's or its own; `value` is JSON where the work succeeded, and text else.
+end_auction = function(id, state, value, now, reason)
+  local key = TAG .. 'auction:' .. id
+  local r = fields(redis.call('HGETALL', key))
+  if not r.state or AUCTION_ENDS[r.state] then return end
+  local well = state == 'succeeded' or state == 'done'
+  local word = well and 'done' or state == 'dead' and 'failed' or state
+  local at = iso(now)
+  if r.state == 'working' then
+    if word ~= 'cancelled' then remember(r.capability, r.winner, well, now) end
+  elseif r.state ~= 'queued' then
+    reject(id, '', word, now)
+  end
+  redis.call('HSET', key, 'state', word, well and 'result' or 'error', value, 'finished_at', at)
+  if reason then redis.call('HSET', key, 'reason', reason) end
+  redis.call('XADD', key .. ':audit', 'MAXLEN', '~', 1000, '*', 'type', word, 'at', at)
+  redis.call('ZREM', TAG .. 'due', 'auction ' .. id)
+  redis.call('ZREM', TAG .. 'auctions', id)
+  for _, part in ipairs({'', ':bids', ':audit'}) do redis.call('PEXPIRE', key .. part, 3600000) end
+  event('auction.ended', 'auction', id, 'capability', r.capability, 'state', word, 'agent', r.winner or '', 'correlation',
+    r.correlation, 'causation', id, 'at', at)
+  if r.run then tell(r.run, r.step, outcome(r.step, well and 'succeeded' or word, value, at), now, 'auction ' .. id) end
+  answer('auction ' .. id, {waiters = r.waiters}, word, value, now)
+end
+
+-- Cancels the auction `id`: at once while nobody works on it, else as its task is cancelled.
+-- Returns 'ok' | 'running <agent>' | 'closed <state>' | 'missing'
+local function cancel_auction(id, by, now)
+  local state = redis.call('HGET', TAG .. 'auction:' .. id, 'state')
+  if not state then return 'missing' end
+  if AUCTION_ENDS[state] then return 'closed ' .. state end
+  if redis.call('EXISTS', TAG .. 'task:' .. id .. ':work') == 1 then return cancel(id .. ':work', by, '3600000', now) end
+  end_auction(id, 'cancelled', 'cancelled by ' .. by, now)
+  return 'ok'
 end

@@ -56,6 +56,8 @@ local function release_command(id, path, target, now)
     redis.call('ZREM', TAG .. 'due', 'run ' .. id .. ' ' .. path)
   elseif kind == 'task' then
     cancel(rest, 'its run', '3600000', now)
+  elseif kind == 'auction' then
+    cancel_auction(rest, 'its run', now)
   elseif kind == 'child' then
     local child, close = string.match(rest, '^(%S+) ?(%S*)$')
     if close == 'terminate' then

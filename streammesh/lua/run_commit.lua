@@ -1,7 +1,7 @@
 #!lua
 -- Commits what executions have come to: journal records and their effects, and whether each goes on, parks or ends; for
 -- each run all or none.
--- With prelude_run
+-- With prelude_auction, prelude_run
 -- KEYS 1 prefix of the shard  2.. streams of step tasks that the effects name
 -- ARGV 1 agent  2 number of items, then for each: id, attempt, commit (a word that differs in each commit of the attempt),
 --      seen (journal records known), the end of the last of these, then (continue | park | succeeded | failed | cancelled | stuck | again), its value (for
@@ -10,6 +10,7 @@
 --        task    index into KEYS, capability, task id, payload, when, then pairs     timer   ms since 1970
 --        drop    target ('task <id>' | 'timer' | 'child <id>' | 'wait')               wait    what for
 --        child   run id, workflow, version, input, close policy                      status  JSON
+--        auction its id, number of terms, the terms (see auction_open), then the bidders
 -- Returns for each {word, records told meanwhile …}: 'ok' | 'more' (there is something unread: nothing was changed, read it
 --      and come again) | 'fenced' (no longer this attempt's run; nothing was changed)
 -- Fence: the head is running, owned by this agent, in this attempt. Safe to repeat: a commit that was applied answers 'ok'.
@@ -59,6 +60,15 @@ local function effect(id, key, p)
     local known = redis.call('HMGET', TAG .. 'run:' .. ARGV[a], 'parent', 'path')
     redis.call('HSET', TAG .. 'run:' .. ARGV[a], 'parent', id, 'path', known[1] == id and known[2] .. ' ' .. path or path)
     if word ~= 'ok' then report(ARGV[a], now) end
+  elseif verb == 'auction' then
+    redis.call('HSET', key, 'open ' .. path, 'auction ' .. ARGV[a])
+    local terms = {run = id, step = path}
+    local first = a + 2 + 2 * tonumber(ARGV[a + 1])
+    for j = a + 2, first - 1, 2 do terms[ARGV[j]] = ARGV[j + 1] end
+    local word = open_auction(ARGV[a], terms, {unpack(ARGV, first, a + count - 1)}, now)
+    if word ~= 'ok' then
+      tell(id, path, outcome(path, 'failed', 'there is an auction ' .. ARGV[a] .. ' already: ' .. word, at), now)
+    end
   elseif verb == 'status' then
     redis.call('HSET', key, 'status', ARGV[a])
   elseif verb == 'drop' then

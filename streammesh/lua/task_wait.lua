@@ -5,7 +5,8 @@
 -- Returns three for each: state ('missing' without a record that can be read), result, error
 -- Called by results.Results._asking
 local out = {}
-local open_states = {queued = true, delayed = true, running = true, parked = true, paused = true, stuck = true}
+local open_states = {queued = true, delayed = true, running = true, parked = true, paused = true, stuck = true,
+  open = true, deciding = true, awarded = true, working = true}
 for n = 2, #ARGV do
   local key = key_of(ARGV[n])
   local r = redis.pcall('HMGET', key, 'state', 'result', 'error', 'waiters')

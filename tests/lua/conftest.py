@@ -12,6 +12,7 @@ from tests.lua.shard import Shard
 from tests.servers import Server
 
 OPEN = ("queued", "delayed", "running")
+AUCTIONS_ENDED = ("done", "failed", "cancelled", "expired", "no_bids", "all_refused")
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -52,6 +53,10 @@ def leaked_keys(shard: Shard) -> list[str]:
         elif word.startswith("run:"):
             state = shard.redis.hget(key.removesuffix(":journal"), "state")
             if ends != (state in ENDED):
+                broken.append(f"{word} is {state} and {'ends' if ends else 'has no TTL'}")
+        elif word.startswith("auction:"):
+            state = shard.redis.hget(":".join(key.split(":")[:-1]) if word.count(":") > 1 else key, "state")
+            if ends != (state in AUCTIONS_ENDED):
                 broken.append(f"{word} is {state} and {'ends' if ends else 'has no TTL'}")
         elif ends != any(ttl for _, ttl in listed):
             broken.append(f"{word} {'ends' if ends else 'has no TTL'}")

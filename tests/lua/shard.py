@@ -21,7 +21,6 @@ LEASE = 10_000
 KEEP = 60_000
 POISON = 3
 LONG_AGO = 999_999
-FAR = 10**14
 
 
 @dataclass(frozen=True)
@@ -102,10 +101,6 @@ def expire(of: Claimed, why: str = "too late", keep: int = KEEP) -> Outcome:
 
 def release(of: Claimed) -> Outcome:
     return Outcome(of, "release")
-
-
-def delegate(of: Claimed, to: str = "", why: str = "no") -> Outcome:
-    return Outcome(of, "delegate", why, to)
 
 
 def ack(of: Claimed, said: str = "replied null", client: str = "") -> Outcome:
@@ -214,7 +209,7 @@ class Shard:
         self, *live: str, streams: Sequence[str] = ("tasks:x",), stall: int = LEASE // 2
     ) -> tuple[list[tuple[str, str]], list[str]]:
         """([(stream, dead consumer)], agents whose inbox outlived them)"""
-        found, inboxes, _, _ = self.run("task_sweep", LEASE, stall, len(streams), FAR, *live, streams=streams)
+        found, inboxes, _, _ = self.run("task_sweep", LEASE, stall, len(streams), *live, streams=streams)
         return [(streams[s - 2], consumer) for s, consumer in zip(found[::2], found[1::2], strict=True)], list(inboxes)
 
     def fire(self, *, ahead: int = 0, limit: int = 500) -> tuple[int, str]:
@@ -250,7 +245,7 @@ class Shard:
 
     def bury_agents(self, limit: int = 50) -> tuple[list[str], list[str]]:
         """agent_expire: (dead now, live)"""
-        dead_now, live, _, _ = self.run("agent_expire", limit, 0, 10**9)
+        dead_now, live = self.run("agent_expire", limit)
         return list(dead_now), list(live)
 
     def open(self, agent: str = "ann.1") -> None:
