@@ -8,7 +8,7 @@ General layout, from the bottom up; imports only go down:
     record                  what a task's record says
     suspicion               whom to doubt, for routing alone
     loop execution          a loop on which a workflow runs the same way every time; one execution against its journal
-    records forks           what journal records are; a run that begins with what another one did
+    records forks replays   what journal records are; a run that begins with what another one did; journals against code
     connections embedded    connections by URL; a server from a wheel
     workflow                what a workflow may do: Run
     knowledge gossip        what everybody tells everybody, as a state machine

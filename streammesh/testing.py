@@ -55,6 +55,11 @@ namespace that no other test has; what it leaves in a real server is deleted), `
 does not; ``MeshClock.take(mesh)`` is the same for a mesh of your own), ``no_leaked_keys`` (fails the test when it leaves unfinished tasks or keys that would stay for ever; for
 every test at once: an autouse fixture of yours that requests it).
 
+A changed workflow is tested against what runs have recorded, before it meets them; `streammesh run history ID --json` writes a journal:
+
+    def test_runs_that_are_under_way_fit() -> None:
+        assert_replays(press, "journals/press.jsonl")  # or a list of records, such as `await handle.history()`
+
 Nothing here kills an agent: in one process nothing can be killed honestly. Start a process of your own for that.
 """
 
@@ -63,9 +68,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -75,7 +81,7 @@ if TYPE_CHECKING:
     from streammesh import Agent, Mesh
     from streammesh.movable import MeshClock
 
-__all__ = ["Report", "leaked_keys", "run_until_idle", "working"]
+__all__ = ["Report", "assert_replays", "leaked_keys", "run_until_idle", "working"]
 
 #: Seconds ahead of now within which everything that is due is fired.
 EVER = 10 * 365 * 86_400.0
@@ -167,6 +173,39 @@ async def working(mesh: Mesh, *agents: Agent, timeout: float = 30.0) -> AsyncIte
         for agent in agents:
             agent.stop()
         await asyncio.gather(*serving, return_exceptions=True)
+
+
+def assert_replays(
+    workflow: Agent | Callable[..., Any], journal: str | Path | Sequence[Mapping[str, Any]], *, id: str | None = None
+) -> None:
+    """Fail unless the code of a workflow fits a recorded journal: all of it, every prefix, and the recorded end.
+
+    ``workflow`` is the function, or an Agent that has it; ``journal`` a list of records, or the path of a file with one a
+    line; ``id`` the run's, where its chance (random, uuid) or children matter.
+    """
+    from streammesh.agent import Agent
+    from streammesh.errors import NonDeterminism
+    from streammesh.replays import read, replay_every_prefix
+    from streammesh.workflow import Workflow
+
+    records = read(journal) if isinstance(journal, str | Path) else list(journal)
+    name, version = str(records[0]["workflow"]), int(records[0]["version"])
+    if isinstance(workflow, Agent):
+        stream = name if version == 1 else f"{name}@{version}"
+        if stream not in workflow.workflows:
+            pytest.fail(
+                f"agent {workflow.name} has no workflow {stream}; it has {', '.join(workflow.workflows) or 'none'}"
+            )
+        code = workflow.workflows[stream]
+    else:
+        code = Workflow.make(name, version, workflow)
+    where = f"{journal}: " if isinstance(journal, str | Path) else ""
+    try:
+        remark = replay_every_prefix(code, records, id=id).remark
+    except NonDeterminism as error:
+        remark = str(error)
+    if remark:
+        pytest.fail(f"{where}{remark}", pytrace=False)
 
 
 async def _ready(mesh: Mesh) -> set[str]:

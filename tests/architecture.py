@@ -23,6 +23,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "forks",
         "record connections embedded batch lanes execution knowledge bids",
         "store workflow gossip",
+        "replays",
         "replies",
         "results",
         "tasks registry timers messages dead journal",

@@ -1,4 +1,5 @@
-"""`run fork`, `run skip`: a part of a run once more, and answers for steps that will not come by themselves."""
+"""`run fork`, `run skip`, `run replay`: a part of a run once more, answers for steps that will not come by themselves, and
+recorded journals against the code of now."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streammesh.cli.endings import Refused
+from streammesh.cli.endings import Ended, Refused
 from streammesh.cli.output import Output
 from streammesh.cli.parameters import payload_of, read_text
 from streammesh.cli.runs import run_command as runs
-from streammesh.cli.session import command
+from streammesh.cli.session import Session, command
 
 if TYPE_CHECKING:
     from streammesh.mesh import Mesh
@@ -66,3 +67,67 @@ async def skip(mesh: Mesh, out: Output, id: str, path: str, result: str, by: str
     state = (await mesh.run(id).head()).state
     if state in ("stuck", "paused"):
         out.note(f"it is still {state}: streammesh run resume {id}")
+
+
+@command(
+    run_command,
+    epilog="Exits 1 when they do not fit. Example: streammesh run history digest-17 --json | streammesh run replay digest-17 --app workers.digest:agent --journal -",
+)
+@click.argument("id", required=False)
+@click.option(
+    "-a",
+    "--app",
+    envvar="STREAMMESH_APP",
+    required=True,
+    metavar="MODULE[:AGENT]",
+    help="The agent whose code is tried.",
+)
+@click.option(
+    "--journal", metavar="FILE|-", help="A journal in JSON lines, in place of the one in the mesh; ID may be left out."
+)
+@click.option("--prefixes", is_flag=True, help="Every state that the run went through, too.")
+def replay(session: Session, id: str | None, app: str, journal: str | None, prefixes: bool) -> int:
+    """Try the code of an app against a recorded journal: does it fit? Nothing in the mesh is touched, and no step runs."""
+    from streammesh.cli.apps import find_agent
+    from streammesh.errors import NonDeterminism
+    from streammesh.replays import journal_of, replay, replay_every_prefix
+
+    if journal is None and id is None:
+        raise click.UsageError("which run? give its ID, or a --journal")
+    agent = find_agent(app, verbose=bool(session.verbose))
+    if journal is not None:
+        records = journal_of(read_text(journal, "journal"))
+    else:
+        records = session.run(lambda mesh: _history(mesh, str(id)))
+    first = records[0]
+    name = first["workflow"] if first["version"] == 1 else f"{first['workflow']}@{first['version']}"
+    if name not in agent.workflows:
+        raise Ended(f"{app} has no workflow {name}; it has {', '.join(sorted(agent.workflows)) or 'none'}", 2)
+    shown, out = id or journal, session.output
+    try:
+        found = (replay_every_prefix if prefixes else replay)(agent.workflows[name], records, id=id)
+    except NonDeterminism as error:
+        if out.json:
+            out.object({"run": shown, "ok": False, "records": len(records), "error": str(error)})
+        raise Ended(f"{shown} does not fit: {error}", 1) from None
+    if out.json:
+        out.object({"run": shown, "ok": True, "records": found.records, "ended": found.ended or None,
+                    "asks": found.asks, "remark": found.remark or None})  # fmt: skip
+    else:
+        then = (
+            f"ends as {found.ended}"
+            if found.ended
+            else f"goes on with {', '.join(found.asks)}"
+            if found.asks
+            else "waits"
+        )
+        out.line(f"{shown} fits: {found.records} records, and the code {then}")
+        if found.remark:
+            out.note(found.remark)
+    return 0
+
+
+async def _history(mesh: Mesh, id: str) -> list[dict[str, Any]]:
+    handle = mesh.run(id)
+    await handle.head()
+    return await handle.history()

@@ -387,3 +387,21 @@ def test_fork_keeps_what_was_done_and_skip_answers_for_a_step(press: Cli) -> Non
     press.ok("run", "wait", "lonely", "--timeout", "10s")
     assert 'nobody-offers-this.0 = {"done": 1} by ada' in press.ok("run", "history", "lonely").out
     assert press("run", "skip", "lonely", "nobody-offers-this.0").code == 6
+
+
+def test_replay_tries_the_code_of_an_app_against_a_journal(press: Cli) -> None:
+    press.ok("run", "start", "dry", "--id", "drying")
+    in_state(press, "drying", "parked")
+    assert "fits: 2 records, and the code waits" in press.ok("run", "replay", "drying", "--app", APP, "--prefixes").out
+    other = press("run", "replay", "drying", "--app", "tests.cli.press:changed")
+    assert other.code == 1
+    assert "the journal has timer 'timer' at path 'timer.0'" in other.err
+    assert "press.py:" in other.err
+    told = press("run", "replay", "drying", "--app", "tests.cli.press:changed", "--json")
+    assert (told.code, told.json["ok"]) == (1, False)
+    journal = press.ok("run", "history", "drying", "--json").out
+    again = press("run", "replay", "--app", APP, "--journal", "-", "--json", stdin=journal)
+    assert again.json == {"run": "-", "ok": True, "records": 2, "ended": None, "asks": [], "remark": None}
+    assert press("run", "replay", "drying", "--app", "tests.cli.press:later").code == 2
+    assert press("run", "replay", "--app", APP).code == 2
+    press.ok("run", "cancel", "drying")
