@@ -55,10 +55,8 @@ namespace that no other test has; what it leaves in a real server is deleted), `
 does not; ``MeshClock.take(mesh)`` is the same for a mesh of your own), ``no_leaked_keys`` (fails the test when it leaves unfinished tasks or keys that would stay for ever; for
 every test at once: an autouse fixture of yours that requests it).
 
-A changed workflow is tested against what runs have recorded, before it meets them; `streammesh run history ID --json` writes a journal:
-
-    def test_runs_that_are_under_way_fit() -> None:
-        assert_replays(press, "journals/press.jsonl")  # or a list of records, such as `await handle.history()`
+A changed workflow is tested against what runs have recorded, before it meets them: ``assert_replays(workflow, "press.jsonl")``,
+with a journal that `streammesh run history ID --json` wrote, or with the records of ``await handle.history()``.
 
 Nothing here kills an agent: in one process nothing can be killed honestly. Start a process of your own for that.
 """
