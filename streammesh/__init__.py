@@ -5,6 +5,7 @@ General layout, from the bottom up; imports only go down:
     errors keys             the error tree; every key
     codec settings moments  JSON with limits; where the server is; points in time
     rhythm                  when something comes again: cron and intervals
+    motions tally           a vote before and after; what ballots come to
     record                  what a task's record says
     suspicion               whom to doubt, for routing alone
     loop execution          a loop on which a workflow runs the same way every time; one execution against its journal
@@ -15,13 +16,13 @@ General layout, from the bottom up; imports only go down:
     store batch             the door to the server (lua/ holds the scripts); coalescing
     replies results         waiting without polling; what became of tasks
     tasks registry timers messages dead journal     one room for each kind of thing in the server
-    sweep status peers runs the repairing pass; read-only numbers; who else is here, from memory; a handle on a run
+    sweep status peers runs votes  the repairing pass; read-only numbers; who else is here; a handle on a run; votes
     bids auctions           what an auction is about; the room of auctions
     schedules               what is started at set times
     listing causes checkup  tasks in a list; why one is not running; is all this fit for work
     mesh                    the client: all rooms together
     sync movable            the same for plain scripts; the clock of a mesh under test
-    handlers lanes claims pulse delegating perform activate answers bidding listening serving agent    the worker process
+    handlers lanes claims pulse delegating perform activate answers bidding polling listening serving agent    the worker process
     cli testing             the command line; the pytest plugin
 
 The names below are loaded when they are first used, so that `streammesh --version` need not wait for a Redis client.
@@ -39,6 +40,7 @@ if _typing.TYPE_CHECKING:
     from streammesh.handlers import TaskContext
     from streammesh.mesh import Mesh
     from streammesh.messages import Message
+    from streammesh.motions import Ballot, Collected, Decision, Veto
     from streammesh.peers import Membership, PeerInfo
     from streammesh.record import Record, State
     from streammesh.registry import AgentInfo
@@ -52,8 +54,11 @@ __all__ = [
     "AgentInfo",
     "Auction",
     "AuctionRecord",
+    "Ballot",
     "Bid",
     "Call",
+    "Collected",
+    "Decision",
     "Membership",
     "Mesh",
     "MeshError",
@@ -69,6 +74,7 @@ __all__ = [
     "State",
     "Task",
     "TaskContext",
+    "Veto",
     "errors",
 ]
 
@@ -78,6 +84,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Agent": "agent",
     "AgentInfo": "registry",
+    "Ballot": "motions",
+    "Collected": "motions",
+    "Decision": "motions",
     "Membership": "peers",
     "Auction": "auctions",
     "AuctionRecord": "bids",
@@ -94,6 +103,7 @@ _HOMES = {
     "State": "record",
     "Task": "tasks",
     "TaskContext": "handlers",
+    "Veto": "motions",
     "Run": "workflow",
     "RunHandle": "runs",
     "Schedule": "schedules",

@@ -124,7 +124,9 @@ class _Activation:
 
     def _begin(self, execution: Execution, input: dict[str, Any]) -> Any:
         workflow = self._a._workflows[self._held.capability]
-        return workflow.function(Run(execution, self._mesh.keys, self._mesh.auctions.eligible), **input)
+        return workflow.function(
+            Run(execution, self._mesh.keys, self._mesh.auctions.eligible, self._mesh.votes.electorate), **input
+        )
 
     async def go(self) -> None:
         """Execute until the run is parked, ended, stuck or another's."""

@@ -58,6 +58,7 @@ class Agent:
         self.workflows: dict[str, Workflow] = {}
         self.watching: list[tuple[frozenset[str], Callable[[Membership], Any]]] = []
         self.bidders: dict[str, BidFunction] = {}
+        self.voters: dict[str, Callable[..., Any]] = {}
         self._serving: Serving | None = None
         self._stuck = 0
 
@@ -140,6 +141,20 @@ class Agent:
 
         return declare
 
+    def votes(self, topic: str = "default") -> Callable[[_Function], _Function]:
+        """Declare a voter: ``async def f(ballot: Ballot)`` answers an option, a list of them (approval, ranked), or None to abstain.
+
+        What it raises, or answers besides, is reported as an invalid ballot.
+        """
+
+        def declare(function: _Function) -> _Function:
+            if check_type(topic) in self.voters:
+                raise ConfigError(f"agent {self.name!r} votes on topic {topic!r} already")
+            self.voters[topic] = function
+            return function
+
+        return declare
+
     def include(self, other: Agent) -> None:
         """Take over every handler of another agent, so that one process offers them all. Raises ConfigError on a clash."""
         for names, mine in (
@@ -147,6 +162,7 @@ class Agent:
             (other.listeners, self.listeners),
             (other.workflows, self.workflows),
             (other.bidders, self.bidders),
+            (other.voters, self.voters),
         ):
             for name in names:
                 if name in mine:
@@ -158,10 +174,11 @@ class Agent:
         self.workflows.update(other.workflows)
         self.watching += other.watching
         self.bidders.update(other.bidders)
+        self.voters.update(other.voters)
 
     async def serve(self, mesh: Mesh, *, burst: bool = False, ready_file: Path | None = None) -> None:
         """Serve on an open mesh until `stop`; with ``burst`` until nothing waits. Leaves the registry in order."""
-        if not self.handlers and not self.listeners and not self.workflows:
+        if not (self.handlers or self.listeners or self.workflows or self.voters):
             raise ConfigError(
                 f'agent {self.name!r} has no handler; declare one with @agent.capability("…") or @agent.on("…")'
             )
@@ -174,7 +191,7 @@ class Agent:
                 f"agent {self.name!r} is being served already; make a second Agent, or start a second process"
             )
         serving = self._serving = Serving(
-            mesh, self.name, self.handlers, self.listeners, self.workflows, self.bidders, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file,
+            mesh, self.name, self.handlers, self.listeners, self.workflows, self.bidders, self.voters, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file,
             watching=self.watching,
         )  # fmt: skip
         try:

@@ -4,6 +4,7 @@ MeshError
   ConfigError                 an option, a name or a URL that cannot work
     InvalidName               a name or id outside its alphabet
     InvalidURL                a server URL with a typo
+    InvalidVote               a vote or a collection that could not come to anything as it is put
     ServerUnfit               a server that would lose work: too old, evicting, a replica
     MeshMismatch              another layout, or another number of shards
     InvalidSchedule           a cron expression, time zone or policy that cannot work
@@ -37,8 +38,14 @@ MeshError
     AuctionCancelled          the auction was cancelled
     AuctionExpired            its deadline passed
     AuctionNotFound           no auction of that id
+  VoteError                   a vote, or a ballot in it
+    VoteNotFound              no vote of that id
+    VoteConflict              another vote has that id
+    BallotRefused             not a voter, voted already, or the vote is closed
   MessageError                messages and requests between agents
     NoCapableAgent            nobody alive offers what was asked for
+      NoVoters                nobody alive votes on that topic, or answers that type
+    TooFewAnswers             fewer answers were collected than were needed
     UnknownAgent              no live agent has that id or name
     AgentDied                 the agent died with the request open
     NotUnderstood             the agent has no handler for that type
@@ -57,18 +64,21 @@ __all__ = [
     "AuctionExpired",
     "AuctionFailed",
     "AuctionNotFound",
+    "BallotRefused",
     "ConfigError",
     "HistoryFull",
     "InvalidName",
     "InvalidPayload",
     "InvalidSchedule",
     "InvalidURL",
+    "InvalidVote",
     "LeaseLost",
     "MeshError",
     "MeshMismatch",
     "MessageError",
     "NoBids",
     "NoCapableAgent",
+    "NoVoters",
     "NonDeterminism",
     "NotUnderstood",
     "PayloadConflict",
@@ -97,7 +107,11 @@ __all__ = [
     "TaskExpired",
     "TaskFailed",
     "TaskNotFound",
+    "TooFewAnswers",
     "UnknownAgent",
+    "VoteConflict",
+    "VoteError",
+    "VoteNotFound",
 ]
 
 
@@ -115,6 +129,10 @@ class InvalidName(ConfigError):
 
 class InvalidURL(ConfigError):
     """A server URL that cannot be understood. The text never holds the password."""
+
+
+class InvalidVote(ConfigError):
+    """A vote or a collection that could not come to anything as it is put; nothing was opened."""
 
 
 class ServerUnfit(ConfigError):
@@ -268,12 +286,53 @@ class AuctionNotFound(AuctionError):
     """No auction of that id: never opened here, or past its retention."""
 
 
+class VoteError(MeshError):
+    """A vote, or a ballot in it."""
+
+
+class VoteNotFound(VoteError):
+    """No vote of that id: never opened here, or closed longer ago than it is kept."""
+
+
+class VoteConflict(VoteError):
+    """Another vote (another question, options or rules) has that id."""
+
+
+class BallotRefused(VoteError):
+    """The ballot was not taken: not a voter of this vote, voted already, or the vote is closed. ``word`` says which."""
+
+    def __init__(self, message: str, *, word: str) -> None:
+        super().__init__(message)
+        self.word = word
+
+
 class MessageError(MeshError):
     """A message or request between agents that did not get through."""
 
 
 class NoCapableAgent(MessageError):
     """No live agent offers what was asked for; the text says why."""
+
+
+class NoVoters(NoCapableAgent):
+    """Nobody alive votes on that topic, or has a handler for that type."""
+
+
+class TooFewAnswers(MessageError):
+    """Fewer answers were collected than were needed. ``silent``, ``refused`` (agent -> why) and ``dead`` say who is missing."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        silent: tuple[str, ...] = (),
+        refused: dict[str, str] | None = None,
+        dead: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.silent = silent
+        self.refused = refused or {}
+        self.dead = dead
 
 
 class UnknownAgent(MessageError):

@@ -25,7 +25,7 @@ from streammesh.records import COMMANDS, is_told
 __all__ = ["Inherited", "opening", "taken_over"]
 
 #: Verbs that open a command which somebody will answer.
-_OPENING = frozenset(("task", "timer", "child", "wait"))
+_OPENING = frozenset(("task", "timer", "child", "wait", "vote"))
 #: Paths that are listed when one is not known.
 _LISTED = 40
 

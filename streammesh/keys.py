@@ -14,6 +14,10 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:runs:<workflow>         STREAM  group `agents`: wake-ups, at most one for each run; `<workflow>@<version>` from version 2 on
     {mesh}:run:<id>                HASH    the head of a run; TTL once it has ended
     {mesh}:run:<id>:journal        LIST    what happened in the run, as readable JSON; TTL once it has ended
+    {mesh}:vote:<id>               HASH    a vote, or a collection of answers; TTL once it is closed
+    {mesh}:vote:<id>:ballots       HASH    agent -> its ballot; TTL once it is closed
+    {mesh}:vote:<id>:audit         STREAM  opening, ballots, refusals, deaths, closing; TTL once it is closed
+    {mesh}:votes                   ZSET    vote -> ms until which it is listed
     {mesh}:workflows               SET     workflows that were ever started in this shard
     {mesh}:due                     ZSET    ms -> task:<id>: delayed tasks and retries; run <id> <path>: timers; schedule <name>; auction <id>
     {mesh}:schedule:<name>         HASH    a schedule: its definition, its next occurrence, what it started last
@@ -105,7 +109,7 @@ class Keys:
         if self.shards == 1:
             return 0
         # What belongs to a run has the run's id before a colon, and lives with it.
-        id = id.removeprefix("run ").removeprefix("auction ").partition(":")[0]
+        id = id.removeprefix("run ").removeprefix("auction ").removeprefix("vote ").partition(":")[0]
         raw = _RAW_ID.match(id)
         if raw:
             return int(raw[1] or 0) % self.shards
@@ -125,6 +129,12 @@ class Keys:
 
     def schedules(self, shard: int = 0) -> str:
         return f"{self.prefix(shard)}schedules"
+
+    def vote(self, id: str) -> str:
+        return f"{self.prefix(self.shard_of(id))}vote:{id}"
+
+    def votes(self, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}votes"
 
     def task(self, id: str) -> str:
         return f"{self.prefix(self.shard_of(id))}task:{id}"

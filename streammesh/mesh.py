@@ -8,10 +8,10 @@ async with Mesh.connect("redis://localhost:6379") as mesh:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from streammesh.auctions import Auction, Auctions
 from streammesh.bids import OPTIONS
@@ -21,6 +21,7 @@ from streammesh.errors import ConfigError, InvalidPayload, MeshMismatch, Payload
 from streammesh.journal import Head, Journal
 from streammesh.keys import Keys, check_id, check_name
 from streammesh.messages import Messages
+from streammesh.motions import Collected, Decision, Limits, Poll, Voters
 from streammesh.peers import Membership, PeerInfo, Roster
 from streammesh.record import new_id
 from streammesh.registry import AgentInfo, Registry
@@ -33,17 +34,21 @@ from streammesh.status import Status
 from streammesh.store import Store
 from streammesh.tasks import Task, Tasks
 from streammesh.timers import Timers
+from streammesh.votes import Votes
 
 __all__ = ["LAYOUT", "Mesh"]
 
 #: The version of the key layout that this code speaks.
 LAYOUT = 1
 
+#: What there is once the mesh is open.
+_ROOMS = ("keys", "replies", "tasks", "timers", "dead", "registry", "messages", "status", "votes", "journal", "runlist", "schedules")  # fmt: skip
+
 
 class Mesh:
     """A client of one mesh. Make it with `connect`, use it as ``async with``.
 
-    Rooms, for those who want more than the verbs below: ``tasks timers dead registry messages status runlist schedules``.
+    Rooms, for those who want more than the verbs below: ``tasks timers dead registry messages status votes runlist schedules``.
     """
 
     def __init__(
@@ -126,6 +131,7 @@ class Mesh:
         self.roster = Roster(self.store, self.keys)
         self.messages = Messages(self.store, self.keys, self.replies)
         self.auctions = Auctions(self.store, self.keys, self.replies, self.tasks, self.registry)
+        self.votes = Votes(self.store, self.keys, self.replies, self.registry)
         self.status = Status(self.store, self.keys)
         self.journal = Journal(self.store, self.keys)
         self.runlist = RunList(self.store, self.keys)
@@ -154,19 +160,7 @@ class Mesh:
 
         def __getattr__(self, name: str) -> Any:
             """Reached by what `open` makes, before it is made."""
-            if name in (
-                "keys",
-                "replies",
-                "tasks",
-                "timers",
-                "dead",
-                "registry",
-                "messages",
-                "status",
-                "journal",
-                "runlist",
-                "schedules",
-            ):
+            if name in _ROOMS:
                 raise ConfigError("the mesh is not open; use `async with Mesh.connect(…) as mesh:`")
             raise AttributeError(f"a Mesh has no {name!r}")
 
@@ -213,14 +207,9 @@ class Mesh:
         return await self.tasks.enqueue_many(capability, payloads, to=to, **options)
 
     async def call(
-        self,
-        capability: str,
-        payload: Mapping[str, Any] | None = None,
-        /,
-        *,
-        timeout: float | None = None,
+        self, capability: str, payload: Mapping[str, Any] | None = None, /, *, timeout: float | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """Enqueue a task and wait for its result. Options and errors as for `enqueue` and `Task.result`."""
         names = ("id", "delay", "at", "deadline", "priority", "to", "headers")
         known = {name: options.pop(name) for name in names if name in options}
@@ -229,15 +218,9 @@ class Mesh:
         return await self.tasks.call(capability, _payload(payload, options), timeout, **known)
 
     async def map(
-        self,
-        capability: str,
-        payloads: Iterable[Mapping[str, Any]],
-        /,
-        *,
-        limit: int = 1000,
-        ordered: bool = True,
+        self, capability: str, payloads: Iterable[Mapping[str, Any]], /, *, limit: int = 1000, ordered: bool = True,
         raising: bool = True,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncIterator[Any]:  # fmt: skip
         """Run ``payloads`` with at most ``limit`` unfinished at once; yield results in order, or as they complete.
 
         A failed task raises its TaskError, or is yielded as that with ``raising=False``.
@@ -256,17 +239,9 @@ class Mesh:
     # -- runs
 
     async def start(
-        self,
-        workflow: str,
-        input: Mapping[str, Any] | None = None,
-        /,
-        *,
-        id: str | None = None,
-        version: int = 1,
-        on_conflict: str = "attach",
-        signals: Iterable[tuple[str, Any]] = (),
-        **fields: Any,
-    ) -> RunHandle:
+        self, workflow: str, input: Mapping[str, Any] | None = None, /, *, id: str | None = None, version: int = 1,
+        on_conflict: str = "attach", signals: Iterable[tuple[str, Any]] = (), **fields: Any,
+    ) -> RunHandle:  # fmt: skip
         """Start a run of a workflow; its input is ``input``, or the other keyword arguments.
 
         A run with this ``id`` that is there already is attached to; with ``on_conflict="fail"`` that is a RunConflict, with
@@ -355,14 +330,36 @@ class Mesh:
         """Ask one agent (``to``, else any that understands ``type``) and return its answer; errors as in `Messages.request`."""
         if to is None:
             able = [
-                (one.id, one.busy / max(1, one.slots))
-                for one in await self.agents()
-                if type in one.types and one.state == "ready"
+                (a.id, a.busy / max(1, a.slots)) for a in await self.agents() if type in a.types and a.state == "ready"
             ]
             to = self.messages.choose(type, able)
         else:
             to = (await self.registry.resolve(to)).id
         return await self.messages.request(to, type, payload, timeout)
+
+    # -- many agents at once
+
+    async def vote(self, question: str, options: Sequence[str], *, voters: Voters = None, id: str | None = None, **rules: Unpack[Poll]) -> Decision:  # fmt: skip
+        """Put a question to the vote and return its one decision: within the deadline, whatever becomes of voters and opener.
+
+        ``voters``: None (all who declare the ``topic``), a capability, a list of agents, or {agent: whole weight}; fixed at the
+        opening. ``method``: plurality, majority (default), weighted, supermajority (``threshold``, 2/3), unanimity, approval,
+        ranked; measured by ``basis`` cast (default) or electorate. ``quorum`` in voters (default more than half), ``deadline`` in
+        seconds (30), ``tie``: no_decision, priority, hash, runoff, status_quo:<option>, chair:<agent>; ``veto``; ``change`` first or
+        last; ``payload`` for the voters. The same ``id`` is the same vote. Raises InvalidVote, NoVoters, UnknownAgent, VoteConflict.
+        """
+        return await self.votes.vote(question, options, voters=voters, id=id, **rules)
+
+    #: What others call it. It is a vote with a quorum and a record, and no consensus protocol among the agents.
+    reach_consensus = vote
+
+    async def collect(self, type: str, payload: Any = None, *, to: Voters = None, **limits: Unpack[Limits]) -> Collected:  # fmt: skip
+        """Send a message of ``type`` to many agents (None: all with a handler for it) and gather what the handlers return.
+
+        Ends when all (or ``expected``) answered, ``stall`` seconds after the last once ``at_least`` (1) came, or after ``timeout``
+        (30) seconds. Raises TooFewAnswers (it says who was silent), NoVoters, UnknownAgent, InvalidVote.
+        """
+        return await self.votes.collect(type, payload, to=to, **limits)
 
     # -- agents and capabilities
 

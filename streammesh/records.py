@@ -1,6 +1,6 @@
 """What the records of a run's journal are: commands, notifications, and what is neither; and how they are said in words.
 
-Commands are what the workflow asked for (``call timer child begin patched step``), notifications what it is told, one at a
+Commands are what the workflow asked for (``call timer child begin patched step vote collect``), notifications what it is told, one at a
 time in the order of the journal (``done failed fired signal cancel step end``). ``start`` is the first record, and
 ``reissued`` is the engine's own: a fork has set in motion again what was open in the run that it came from.
 """
@@ -14,7 +14,7 @@ from streammesh.errors import NoBids, StepFailed, TaskCancelled, TaskExpired
 
 __all__ = ["COMMANDS", "error_of", "is_told", "named"]
 
-COMMANDS = frozenset(("call", "auction", "timer", "child", "begin", "patched", "step"))
+COMMANDS = frozenset(("call", "auction", "timer", "child", "begin", "patched", "step", "vote", "collect"))
 _SILENT = frozenset(("start", "reissued"))
 
 

@@ -79,6 +79,11 @@ class AgentInfo:
         return tuple(self.fields.get("types", "").split())
 
     @property
+    def topics(self) -> tuple[str, ...]:
+        """What it votes on."""
+        return tuple(self.fields.get("topics", "").split())
+
+    @property
     def slots(self) -> int:
         return int(self.fields.get("slots", 0))
 

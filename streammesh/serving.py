@@ -31,6 +31,7 @@ from streammesh.listening import Listening
 from streammesh.mesh import Mesh
 from streammesh.peers import Membership, Watchers
 from streammesh.perform import Performer
+from streammesh.polling import polling
 from streammesh.pulse import Pulse, Renewal
 from streammesh.registry import Beat, Card
 from streammesh.replies import ended
@@ -58,6 +59,7 @@ class Serving:
         listeners: Mapping[str, Callable[..., Any]],
         workflows: Mapping[str, Workflow],
         bids: Mapping[str, BidFunction],
+        voters: Mapping[str, Callable[..., Any]],
         *,
         slots: int,
         lease: float,
@@ -70,7 +72,13 @@ class Serving:
         self._handlers = handlers
         self._workflows = workflows
         self._bidding = Bidding(mesh, self, bids)
-        self._listeners = {**answers(self, self._card), **self._bidding.listeners(), **listeners}
+        self._voters = voters
+        self._listeners = {
+            **answers(self, self._card),
+            **self._bidding.listeners(),
+            **polling(self, mesh, voters),
+            **listeners,
+        }
         self._slots = slots
         self._lease = lease
         self._grace = grace
@@ -83,6 +91,7 @@ class Serving:
         self.id = ""
         self.claims: Claims
         self.performer: Performer
+        self.tending: Tending
 
     # -- the whole of it
 
@@ -100,6 +109,7 @@ class Serving:
         self.mail = Claims(mesh, self.id, Mail(mesh.keys, self.id), MAIL, self._lease, self._heard)
         self.desks = [self.claims, self.mail]
         self.tending = Tending(mesh, self.id, self.desks, self._lease)
+        self.tending.acts["vote"] = partial(mesh.votes.close, by=self.id)
         self.performer.put_off = self.tending.put_off
         self.tending.acts |= {"schedule": self._start_due, "auction": self._bidding.tend}
         self.tending.mourners.append(self._bidding.bury)
@@ -274,6 +284,7 @@ class Serving:
         busy = self.claims.running if hasattr(self, "claims") else 0
         fields: dict[str, str | int | float] = {
             "state": self._state, "slots": self._slots, "busy": busy, "types": " ".join(sorted(self._listeners)), "workflows": " ".join(sorted(self._workflows)),
+            "topics": " ".join(sorted(self._voters)),
             "host": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version(),
         }  # fmt: skip
         return Card(self._name, self._boot, self._lease, tuple(self._handlers), fields)

@@ -158,10 +158,10 @@ def _told(id: str, records: Sequence[Mapping[str, Any]], head: Head) -> list[Ste
             steps.append(Step("step", record["name"], record["path"], "begun", began=_when(times, record["after"])))
         elif what == "patched":
             steps.append(Step("patched", record["name"], "", "marked", began=_when(times, record["after"])))
-        elif what in ("call", "timer", "child"):
+        elif what in ("call", "timer", "child", "vote", "collect"):
             theirs = fork["of"] if fork and place < past and record["path"] not in again else ""
             of = ""
-            if what == "call":
+            if what in ("call", "vote", "collect"):
                 of = child_id(theirs or id, record["path"], generation)
             elif what == "child":
                 of = (

@@ -17,11 +17,11 @@ import asyncio
 import inspect
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
 from streammesh import codec
 from streammesh.bids import LONGEST_ID, terms_of
@@ -29,6 +29,7 @@ from streammesh.commands import Again, Effect
 from streammesh.errors import ConfigError, InvalidPayload
 from streammesh.execution import Execution
 from streammesh.keys import LANES, Keys, check_id, check_name
+from streammesh.motions import Collected, Decision, Gathering, Motion, Poll, Voters, collected
 
 __all__ = ["Run", "Saga", "Workflow", "child_id"]
 
@@ -88,10 +89,17 @@ Eligible = Callable[[str, list[str] | None], Awaitable[list[str]]]
 class Run:
     """One run, as its workflow sees it. ``id`` is the run's id; ``attempt`` is not shown, because no result may depend on it."""
 
-    def __init__(self, execution: Execution, keys: Keys, eligible: Eligible | None = None) -> None:
+    def __init__(
+        self,
+        execution: Execution,
+        keys: Keys,
+        eligible: Eligible | None = None,
+        electorate: Callable[..., Awaitable[Mapping[str, int]]] | None = None,
+    ) -> None:
         self._execution = execution
         self._keys = keys
         self._eligible = eligible
+        self._electorate = electorate
         self.id = execution.id
 
     # -- steps on any agent
@@ -256,6 +264,49 @@ class Run:
             return await self._execution.signal(name)
         async with asyncio.timeout(timeout):
             return await self._execution.signal(name)
+
+    # -- many agents at once
+
+    async def vote(
+        self, question: str, options: Sequence[str], *, voters: Voters = None, **rules: Unpack[Poll]
+    ) -> Decision:
+        """Put something to the vote and wait for the decision, as `Mesh.vote`; journaled, and taken back when the run is cancelled.
+
+        Who votes is a step of its own (StepFailed when there is nobody); the vote itself survives this agent and every other.
+        """
+        motion = Motion.make(question, options, **rules)
+        path = self._execution.path("vote")
+        electorate = await self._poll(voters, topic=motion.topic)
+        fields = motion.fields(self._child_id(path), electorate, weighted=isinstance(voters, Mapping))
+        return Decision.of(await self._put("vote", motion.topic, path, fields), motion.options)
+
+    async def collect(
+        self, type: str, payload: Any = None, *, to: Voters = None, expected: int | None = None, at_least: int = 1,
+        timeout: float = 30.0, stall: float | None = None,
+    ) -> Collected:  # fmt: skip
+        """Ask many agents and gather their answers, as `Mesh.collect`; journaled. Raises TooFewAnswers, StepFailed (nobody to ask)."""
+        gathering = Gathering.make(type, payload, expected=expected, at_least=at_least, timeout=timeout, stall=stall)
+        path = self._execution.path("collect")
+        fields = gathering.fields(await self._poll(to, type=gathering.type))
+        return collected(await self._put("collect", gathering.type, path, fields), at_least)
+
+    async def _poll(self, voters: Voters, **about: str) -> Mapping[str, int]:
+        find = self._electorate
+        if find is None:
+            raise ConfigError("this run is not executed by an agent: there is nobody to ask")
+
+        async def electorate() -> Mapping[str, int]:
+            return await find(voters, **about)
+
+        found: Mapping[str, int] = await self.step(electorate)
+        return found
+
+    async def _put(self, what: str, name: str, path: str, fields: Mapping[str, Any]) -> Any:
+        id = self._child_id(path)
+        line = {"source": f"run-{self.id}"[:128], "correlation": self.id, "causation": self.id}
+        flat = [item for pair in {**fields, **line}.items() for item in pair]
+        self._execution.command(what, name, {}, Effect("vote", path, (id, *flat)), path)
+        return await self._execution.outcome(path, (f"vote {id}",))
 
     # -- other runs
 

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Clears the inbox and the mail of an agent that is gone: tasks go to the others who offer their capability, or to the dead letters;
--- requests are answered `died`; other messages become dead letters of `inbox`.
--- With prelude_auction
+-- requests are answered `died`; votes wait for it no longer; other messages become dead letters of `inbox`.
+-- With prelude_auction, prelude_vote
 -- KEYS 1 prefix of the shard
 -- ARGV 1 agent  2 limit  3 first word of the inbox's raw ids  4.. capabilities that live agents offer
 -- Returns {'alive' | 'more' | 'ok', number moved, number buried}
@@ -15,6 +15,7 @@ for i = 4, #ARGV do offered[ARGV[i]] = true end
 local moved, buried, limit, seen = 0, 0, tonumber(ARGV[2]), 0
 
 local function message(f, entry)
+  if f.vote then return mourn(f.vote, agent, now) end
   local why = agent .. ' died before it answered'
   -- The auction itself says what became of it.
   if string.sub(f.type or '', 1, 8) == 'auction.' then return end

@@ -107,10 +107,11 @@ local function letter(capability, id, payload, reason, why, attempts, agent, at)
   return ''
 end
 
--- The key of a record: ids of runs and auctions are passed about as 'run <id>' and 'auction <id>', all others are tasks.
+-- The key of a record: ids of runs, auctions and votes are passed about as 'run <id>', 'auction <id>', 'vote <id>', all others are tasks.
 local function key_of(id)
   if string.sub(id, 1, 4) == 'run ' then return TAG .. 'run:' .. string.sub(id, 5) end
   if string.sub(id, 1, 8) == 'auction ' then return TAG .. 'auction:' .. string.sub(id, 9) end
+  if string.sub(id, 1, 5) == 'vote ' then return TAG .. 'vote:' .. string.sub(id, 6) end
   return TAG .. 'task:' .. id
 end
 

@@ -58,6 +58,12 @@ local function release_command(id, path, target, now)
     cancel(rest, 'its run', '3600000', now)
   elseif kind == 'auction' then
     cancel_auction(rest, 'its run', now)
+  elseif kind == 'vote' then
+    -- Whoever comes to it next closes it: no other outcome is possible from here on.
+    if redis.call('HGET', TAG .. 'vote:' .. rest, 'state') == 'open' then
+      redis.call('HSET', TAG .. 'vote:' .. rest, 'cancel', 'its run')
+      redis.call('ZADD', TAG .. 'due', text(now), 'vote ' .. rest)
+    end
   elseif kind == 'child' then
     local child, close = string.match(rest, '^(%S+) ?(%S*)$')
     if close == 'terminate' then

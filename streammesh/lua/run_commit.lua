@@ -1,14 +1,15 @@
 #!lua
 -- Commits what executions have come to: journal records and their effects, and whether each goes on, parks or ends; for
 -- each run all or none.
--- With prelude_auction, prelude_run
+-- With prelude_auction, prelude_vote, prelude_run
 -- KEYS 1 prefix of the shard  2.. streams of step tasks that the effects name
 -- ARGV 1 agent  2 number of items, then for each: id, attempt, commit (a word that differs in each commit of the attempt),
 --      seen (journal records known), the end of the last of these, then (continue | park | succeeded | failed | cancelled | stuck | again), its value (for
 --      park: names of awaited signals as JSON, or ''), retention ms, number of records, the records (JSON), number of
 --      effects, then for each: verb, path, number of arguments, the arguments
 --        task    index into KEYS, capability, task id, payload, when, then pairs     timer   ms since 1970
---        drop    target ('task <id>' | 'timer' | 'child <id>' | 'wait')               wait    what for
+--        vote    vote id, then pairs as of vote_open
+--        drop    target ('task <id>' | 'timer' | 'child <id>' | 'vote <id>' | 'wait')               wait    what for
 --        child   run id, workflow, version, input, close policy                      status  JSON
 --        auction its id, number of terms, the terms (see auction_open), then the bidders
 -- Returns for each {word, records told meanwhile …}: 'ok' | 'more' (there is something unread: nothing was changed, read it
@@ -69,6 +70,12 @@ local function effect(id, key, p)
     if word ~= 'ok' then
       tell(id, path, outcome(path, 'failed', 'there is an auction ' .. ARGV[a] .. ' already: ' .. word, at), now)
     end
+  elseif verb == 'vote' then
+    redis.call('HSET', key, 'open ' .. path, 'vote ' .. ARGV[a])
+    local v = {run = id, step = path}
+    for j = a + 1, a + count - 1, 2 do v[ARGV[j]] = ARGV[j + 1] end
+    local word = open_vote(ARGV[a], v, now)[1]
+    if word ~= 'ok' then tell(id, path, outcome(path, 'dead', 'there is a vote ' .. ARGV[a] .. ' already', at), now) end
   elseif verb == 'status' then
     redis.call('HSET', key, 'status', ARGV[a])
   elseif verb == 'drop' then

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from streammesh.errors import ConfigError, MeshError, PayloadConflict
 from streammesh.journal import Head
 from streammesh.mesh import Mesh as AsyncMesh
+from streammesh.motions import Collected, Decision, Limits, Poll, Voters
 from streammesh.peers import Membership, PeerInfo
 from streammesh.registry import AgentInfo
 from streammesh.sync.handles import DeadLetters, RunHandle, Schedule, Task
@@ -292,6 +293,21 @@ class Mesh:
     def request(self, type: str, payload: Any = None, *, to: str | None = None, timeout: float = 30.0) -> Any:
         """Ask one agent (``to``, else any that understands ``type``) and return its answer."""
         return self._wait(partial(self._mesh.request, type, payload, to=to, timeout=timeout))
+
+    # -- many agents at once
+
+    def vote(
+        self, question: str, options: Sequence[str], *, voters: Voters = None, id: str | None = None,
+        **rules: Unpack[Poll],
+    ) -> Decision:  # fmt: skip
+        """Put a question to the vote and return its one decision; options and errors as in `streammesh.Mesh.vote`."""
+        return self._wait(partial(self._mesh.vote, question, options, voters=voters, id=id, **rules))
+
+    reach_consensus = vote
+
+    def collect(self, type: str, payload: Any = None, *, to: Voters = None, **limits: Unpack[Limits]) -> Collected:
+        """Ask many agents and gather what they return; options and errors as in `streammesh.Mesh.collect`."""
+        return self._wait(partial(self._mesh.collect, type, payload, to=to, **limits))
 
     # -- agents and capabilities
 

@@ -58,6 +58,10 @@ def leaked_keys(shard: Shard) -> list[str]:
             state = shard.redis.hget(":".join(key.split(":")[:-1]) if word.count(":") > 1 else key, "state")
             if ends != (state in AUCTIONS_ENDED):
                 broken.append(f"{word} is {state} and {'ends' if ends else 'has no TTL'}")
+        elif word.startswith("vote:"):
+            state = shard.redis.hget(shard.key(":".join(word.split(":")[:2])), "state")
+            if ends == (state == "open"):
+                broken.append(f"{word} is {state} and {'ends' if ends else 'has no TTL'}")
         elif ends != any(ttl for _, ttl in listed):
             broken.append(f"{word} {'ends' if ends else 'has no TTL'}")
     return broken
