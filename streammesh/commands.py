@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Again", "Effect", "Start"]
+__all__ = ["Again", "Effect", "Start", "asked_again"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +38,10 @@ class Again(BaseException):
     def __init__(self, fields: dict[str, Any]) -> None:
         super().__init__()
         self.fields = fields
+
+
+def asked_again(error: BaseException) -> Again | None:
+    """The wish to go on as new: raised as it is, or by tasks of a TaskGroup, which wraps it. Not where something failed as well."""
+    while isinstance(error, BaseExceptionGroup) and all(asked_again(one) for one in error.exceptions):
+        error = error.exceptions[0]
+    return error if isinstance(error, Again) else None

@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from streammesh import codec
-from streammesh.commands import Again, Effect, Start
+from streammesh.commands import Effect, Start, asked_again
 from streammesh.errors import NonDeterminism, StepFailed, StepInDoubt
 from streammesh.forks import Inherited
 from streammesh.loop import RunLoop, RunTask
@@ -354,11 +354,12 @@ class Execution:
             return "cancelled", f"cancelled by {self._cancelled_by}" if self._cancelled_by else str(
                 cancelled
             ) or "cancelled"
-        except Again as again:
-            return "again", again.fields
         except NonDeterminism:
             raise
         except BaseException as error:
+            again = asked_again(error)
+            if again is not None:
+                return "again", again.fields
             return "failed", f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
     def wanted(self) -> str:

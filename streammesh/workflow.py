@@ -346,7 +346,10 @@ class Run:
     # -- the rest
 
     def patched(self, id: str) -> bool:
-        """True where the code may take its new branch: in runs that had not yet come this far when it was changed."""
+        """True where the code may take its new branch: in runs that had not yet come this far when it was changed.
+
+        What tells is the journal: a run that has given no command yet and only waits for its first signal takes the new branch.
+        """
         execution = self._execution
         path = f"patched.{check_id(id, 'patch id')}"
         return execution.mark(path, id)

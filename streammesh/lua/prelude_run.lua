@@ -1,6 +1,6 @@
 -- Put after the prelude before every script that says `With prelude_run`: the life of a run.
 
--- Starts the run `id`; records and pairs are places in ARGV (count 0: none). Known ids by `policy`.
+-- Starts the run `id`; records and pairs are places in ARGV (count 0: none), the records get the time. Known ids by `policy`.
 local finish_run
 local function start(id, workflow, version, input, policy, records_at, records, pairs_at, now)
   local key = TAG .. 'run:' .. id
@@ -28,7 +28,9 @@ local function start(id, workflow, version, input, policy, records_at, records, 
   redis.call('HSET', key, 'state', 'queued', 'capability', workflow, 'version', version, 'started_at', at)
   redis.call('RPUSH', key .. ':journal', '{"what":"start","workflow":"' .. workflow .. '","version":' .. version .. ',"input":' ..
     input .. (generation and ',"generation":' .. generation or '') .. ',"at":"' .. at .. '"}')
-  for j = records_at, records_at + records - 1 do redis.call('RPUSH', key .. ':journal', ARGV[j]) end
+  for j = records_at, records_at + records - 1 do
+    redis.call('RPUSH', key .. ':journal', string.sub(ARGV[j], 1, -2) .. ',"at":"' .. at .. '"}')
+  end
   if pairs_at > 0 then
     for j = pairs_at + 1, pairs_at + 2 * tonumber(ARGV[pairs_at]), 2 do redis.call('HSET', key, ARGV[j], ARGV[j + 1]) end
   end
@@ -66,6 +68,12 @@ local function release_command(id, path, target, now)
     end
   elseif kind == 'child' then
     local child, close = string.match(rest, '^(%S+) ?(%S*)$')
+    -- Another command of the same run may wait for it as well: it goes on until nobody does.
+    local wanted = redis.call('HMGET', TAG .. 'run:' .. child, 'parent', 'path')
+    for other in string.gmatch(wanted[1] == id and wanted[2] or '', '%S+') do
+      local open = other ~= path and redis.call('HGET', TAG .. 'run:' .. id, 'open ' .. other)
+      if open and string.sub(open, 1, #child + 7) == 'child ' .. child .. ' ' then return end
+    end
     if close == 'terminate' then
       local r = redis.call('HMGET', TAG .. 'run:' .. child, 'state', 'capability', 'version', 'entry')
       if r[1] and r[1] ~= 'succeeded' and r[1] ~= 'failed' and r[1] ~= 'cancelled' then

@@ -25,7 +25,7 @@ def test_a_new_run_is_queued_with_one_wake_up_and_a_journal_of_its_start(runs: R
     assert len(runs.wakes()) == 1
     first, second = runs.journal()
     assert (first["what"], first["workflow"], first["version"], first["input"]) == ("start", "w", 1, {"n": 1})
-    assert second == {"what": "signal", "name": "go", "payload": None}
+    assert second == {"what": "signal", "name": "go", "payload": None, "at": first["at"]}
     assert runs.shard.ttl("run:r") == -1
 
 
