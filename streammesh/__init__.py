@@ -36,7 +36,8 @@ if _typing.TYPE_CHECKING:
     from streammesh.agent import Agent
     from streammesh.auctions import Auction
     from streammesh.bids import AuctionRecord, Bid, Call, Refusal
-    from streammesh.errors import MeshError, Reject, Retry
+    from streammesh.delegating import Load
+    from streammesh.errors import Defer, MeshError, Refuse, Reject, Retry
     from streammesh.handlers import TaskContext
     from streammesh.mesh import Mesh
     from streammesh.messages import Message
@@ -59,6 +60,8 @@ __all__ = [
     "Call",
     "Collected",
     "Decision",
+    "Defer",
+    "Load",
     "Membership",
     "Mesh",
     "MeshError",
@@ -66,6 +69,7 @@ __all__ = [
     "PeerInfo",
     "Record",
     "Refusal",
+    "Refuse",
     "Reject",
     "Retry",
     "Run",
@@ -98,6 +102,9 @@ _HOMES = {
     "Message": "messages",
     "PeerInfo": "peers",
     "Record": "record",
+    "Defer": "errors",
+    "Load": "delegating",
+    "Refuse": "errors",
     "Reject": "errors",
     "Retry": "errors",
     "State": "record",

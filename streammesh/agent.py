@@ -56,6 +56,7 @@ class Agent:
         self.handlers: dict[str, Handler] = {}
         self.listeners: dict[str, Callable[..., Any]] = {}
         self.workflows: dict[str, Workflow] = {}
+        self.predicates: dict[str, Callable[..., Any]] = {}
         self.watching: list[tuple[frozenset[str], Callable[[Membership], Any]]] = []
         self.bidders: dict[str, BidFunction] = {}
         self.voters: dict[str, Callable[..., Any]] = {}
@@ -86,6 +87,23 @@ class Agent:
             self.handlers[name] = Handler.make(
                 name, function, retries=retries, retry=retry, timeout=timeout, isolation=isolation, retention=retention
             )
+            return function
+
+        return declare
+
+    def can_handle(self, capability: str) -> Callable[[_Function], _Function]:
+        """Declare who decides whether this agent does a task of ``capability``, asked when it has taken one.
+
+        ``function(payload, load: Load)``, async or plain (then in a thread), returns True or None to do it, False or
+        ``Refuse(reason, retry_after)`` to hand it on to another agent, ``Defer(seconds)`` to put it off. No failure is
+        counted and nothing is lost; see `streammesh.delegating` for where it goes. A handler may raise Refuse and Defer too,
+        before it has done anything.
+        """
+
+        def declare(function: _Function) -> _Function:
+            if capability in self.predicates:
+                raise ConfigError(f"agent {self.name!r} has a can_handle for capability {capability!r} already")
+            self.predicates[check_name(capability, "capability")] = function
             return function
 
         return declare
@@ -163,6 +181,7 @@ class Agent:
             (other.workflows, self.workflows),
             (other.bidders, self.bidders),
             (other.voters, self.voters),
+            (other.predicates, self.predicates),
         ):
             for name in names:
                 if name in mine:
@@ -172,6 +191,7 @@ class Agent:
         self.handlers.update(other.handlers)
         self.listeners.update(other.listeners)
         self.workflows.update(other.workflows)
+        self.predicates.update(other.predicates)
         self.watching += other.watching
         self.bidders.update(other.bidders)
         self.voters.update(other.voters)
@@ -192,7 +212,7 @@ class Agent:
             )
         serving = self._serving = Serving(
             mesh, self.name, self.handlers, self.listeners, self.workflows, self.bidders, self.voters, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file,
-            watching=self.watching,
+            watching=self.watching, predicates=self.predicates,
         )  # fmt: skip
         try:
             await serving.serve(burst=burst)

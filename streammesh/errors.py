@@ -50,9 +50,10 @@ MeshError
     AgentDied                 the agent died with the request open
     NotUnderstood             the agent has no handler for that type
     RemoteError               the handler of the request raised
+    Refused                   the agent looked at the request and declined; nothing was done
     RequestTimeout            no answer before the deadline; outcome unknown
 
-Retry, Reject                 raised by handlers, caught by the agent
+Retry, Reject, Refuse, Defer  raised by handlers, caught by the agent
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ __all__ = [
     "AuctionNotFound",
     "BallotRefused",
     "ConfigError",
+    "Defer",
     "HistoryFull",
     "InvalidName",
     "InvalidPayload",
@@ -84,6 +86,8 @@ __all__ = [
     "PayloadConflict",
     "PayloadError",
     "PayloadTooLarge",
+    "Refuse",
+    "Refused",
     "Reject",
     "RemoteError",
     "RequestTimeout",
@@ -351,6 +355,15 @@ class RemoteError(MessageError):
     """The handler of the request raised; the text is its error."""
 
 
+class Refused(MessageError):
+    """The agent looked at the request and declined; nothing was done. ``retry_after`` in seconds, or None."""
+
+    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
 class RequestTimeout(MessageError, TimeoutError):
     """No answer before the deadline; whether the agent acted is unknown."""
 
@@ -369,3 +382,24 @@ class Reject(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Refuse(Exception):
+    """Raised by a handler before it did anything, or given by ``can_handle``: somebody else should have this.
+
+    A task goes to another agent that offers it, a request ends as `Refused`. ``retry_after`` says, in seconds, when this
+    agent may be asked again.
+    """
+
+    def __init__(self, reason: str = "", retry_after: float | None = None) -> None:
+        super().__init__(reason or "refused")
+        self.reason = reason or "refused"
+        self.retry_after = retry_after
+
+
+class Defer(Exception):
+    """Raised by a handler before it did anything, or given by ``can_handle``: not now, again in ``seconds``, by whomever."""
+
+    def __init__(self, seconds: float, reason: str = "") -> None:
+        super().__init__(reason or f"deferred for {seconds} s")
+        self.seconds = max(0.0, float(seconds))

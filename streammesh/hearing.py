@@ -17,7 +17,7 @@ from typing import Any
 
 from streammesh import codec
 from streammesh.claims import Claims, Held
-from streammesh.errors import InvalidPayload
+from streammesh.errors import InvalidPayload, Refuse
 from streammesh.handlers import in_thread, told
 from streammesh.messages import Message
 from streammesh.record import Lineage, lineage
@@ -43,6 +43,7 @@ WIRE = frozenset(
         "hops",
         "traceparent",
         "by",
+        "refused",
         "reply_to",
         "type",
         "source",
@@ -80,6 +81,10 @@ class Hearing:
                     raise
                 # It stays pending with this agent, and moves on with the mail when the agent has left.
                 desk.forget(held)
+                return
+            if isinstance(error, Refuse) and client:
+                said = codec.encode({"reason": error.reason, "retry_after": error.retry_after}, what="refusal").decode()
+                desk.settle(held, "ack", id, client, f"refused {said}")
                 return
             _log.exception("agent=%s message %s of type %s failed", self._me, id, fields.get("type"))
             text = told(error)

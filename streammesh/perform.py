@@ -17,7 +17,8 @@ import anyio.to_process
 
 from streammesh import codec
 from streammesh.claims import Claims, Held
-from streammesh.errors import InvalidPayload, MeshError, PayloadError, Reject, Retry
+from streammesh.delegating import Delegating
+from streammesh.errors import Defer, InvalidPayload, MeshError, PayloadError, Refuse, Reject, Retry
 from streammesh.handlers import Handler, TaskContext, in_process, in_thread, sendable, short, told, verdict_on
 from streammesh.hearing import WIRE, being_cancelled, milliseconds
 from streammesh.mesh import Mesh
@@ -54,6 +55,7 @@ class Performer:
         #: Threads that could not be stopped and go on; they hold their slots.
         self.stuck: set[Future[Any]] = set()
         self.claims: Claims
+        self.delegating: Delegating
         #: Takes the messages that came with the tasks (by an `XADD` into the inbox).
         self.hear: Callable[[Held, Claims], None]
         self.offset = 0.0
@@ -73,11 +75,9 @@ class Performer:
         slot: Callable[[], None] | None = self.claims.release_slot
         handler = self._handlers.get(held.capability)
         try:
-            if handler is None:
-                outcome: tuple[str, Any, Any, Any] = (
-                    "dead", f"agent {self._me} has no handler for capability {held.capability!r}", "unknown_capability", "",
-                )  # fmt: skip
-            else:
+            outcome = await self.delegating.assess(held, handler)
+            if outcome is None:
+                assert handler is not None
                 outcome = await self._run(held, handler)
         except asyncio.CancelledError:
             if held.stopping == "":
@@ -98,8 +98,8 @@ class Performer:
             self.contexts.pop(held.id, None)
             if slot:
                 slot()
-        if outcome[0] == "fail":
-            self.put_off(outcome[2] / 1000)
+        if outcome[0] in ("fail", "again"):
+            self.put_off(int(outcome[2]) / 1000)
         if held.stopping != "lost":
             self.claims.settle(held, *outcome)
         else:
@@ -158,6 +158,8 @@ class Performer:
             raise
         except Reject as reject:
             return "reject", short(reject.reason), _keep(handler), ""
+        except (Refuse, Defer) as word:
+            return await self.delegating.declined(held, word)
         except Retry as retry:
             return "again", short(str(retry)), int(retry.after * 1000), ""
         except TimeoutError as error:

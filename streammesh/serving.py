@@ -23,6 +23,7 @@ from streammesh.activate import Activator
 from streammesh.answers import answers
 from streammesh.bidding import Bidding, BidFunction
 from streammesh.claims import Claims, Held
+from streammesh.delegating import Delegating
 from streammesh.errors import MeshError, ServerFull
 from streammesh.handlers import Handler
 from streammesh.hearing import MAIL, Hearing
@@ -66,6 +67,7 @@ class Serving:
         grace: float,
         ready_file: Path | None,
         watching: Sequence[tuple[frozenset[str], Callable[[Membership], Any]]] = (),
+        predicates: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         self._mesh = mesh
         self._name = name
@@ -84,6 +86,7 @@ class Serving:
         self._grace = grace
         self._ready_file = ready_file
         self._watchers = Watchers(watching)
+        self._predicates = predicates or {}
         self._boot = secrets.token_hex(8)
         self._state = "starting"
         self._stop = asyncio.Event()
@@ -104,6 +107,7 @@ class Serving:
         self.lanes = Lanes(mesh.keys, self.id, tuple(self._handlers))
         self.claims = Claims(mesh, self.id, self.lanes, self._slots, self._lease, self.performer.start)
         self.performer.claims = self.claims
+        self.performer.delegating = Delegating(mesh, self.id, self._predicates, self.claims, self.performer.now)
         self.hearing = Hearing(self.id, self._listeners, self.performer.now)
         self.performer.hear = self.hearing.start
         self.mail = Claims(mesh, self.id, Mail(mesh.keys, self.id), MAIL, self._lease, self._heard)

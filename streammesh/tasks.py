@@ -26,7 +26,7 @@ __all__ = ["Task", "Tasks"]
 
 #: Header names that the wire uses itself.
 _RESERVED = frozenset(
-    ("id", "payload", "attempt", "at", "capability", "deadline", "run", "step", "correlation", "causation", "hops", "traceparent", "by", "reply_to", "type")
+    ("id", "payload", "attempt", "at", "capability", "deadline", "run", "step", "correlation", "causation", "hops", "traceparent", "by", "refused", "reply_to", "type")
 )  # fmt: skip
 
 

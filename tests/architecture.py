@@ -17,7 +17,7 @@ from pathlib import Path
 LEVELS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "errors health commands places",
+        "errors health commands places choice",
         "records",
         "keys codec settings moments loop suspicion rhythm",
         "forks",
@@ -33,6 +33,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "mesh",
         "sync handlers claims movable",
         "hearing",
+        "delegating",
         "perform activate tending",
         "answers bidding polling",
         "listening",

@@ -341,8 +341,8 @@ async def test_a_task_for_an_agent_that_does_not_offer_it_is_a_dead_letter(mesh:
     serving = asyncio.create_task(agent.serve(mesh))
     await eventually(mesh.agents)
     task = await mesh.enqueue("sing", {}, to="taker")
-    with pytest.raises(TaskDead, match=r"agent taker.* has no handler for capability 'sing'"):
+    with pytest.raises(TaskDead, match=r"taker.* has no handler for capability 'sing'"):
         await task.result(5)
     agent.stop()
     await serving
-    assert [letter.reason for letter in await letters(mesh)] == ["unknown_capability"]
+    assert [letter.reason for letter in await letters(mesh)] == ["no_capable_agent"]

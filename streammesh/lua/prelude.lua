@@ -68,7 +68,7 @@ local function away(stream, entries)
 end
 
 -- The optional fields of an entry, in their order on the wire; anything else a record carries as `header.<name>`.
-local WIRE = {'capability', 'deadline', 'run', 'step', 'correlation', 'causation', 'hops', 'traceparent', 'by'}
+local WIRE = {'capability', 'deadline', 'run', 'step', 'correlation', 'causation', 'hops', 'traceparent', 'by', 'refused'}
 
 -- The most words of an entry that somebody added by hand: fields and values.
 local WIDEST = 2000

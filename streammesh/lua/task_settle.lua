@@ -6,6 +6,7 @@
 --   again    a=reason         b=ms until then           dead    a=error  b=reason (a word)            c=detail
 --   reject   a=reason         b=retention ms            cancel  a=why    b=retention ms
 --   expire   a=why            b=retention ms            release (handed back: no failure is counted)
+--   delegate a=why          b=agent that shall have it ('' for the queue of its capability)
 --   ack      (message) a=its id      b=client that waits c=word and answer, as 'replied {json}'; or 'dead <error>' with b=payload
 -- Returns one word for each: 'ok' | 'stale' (not the owner; nothing changed) | 'broken' (the record is no hash)
 -- Fence: the record is running, owned by this agent, in this attempt. Safe to repeat: an attempt that this agent settled
@@ -16,7 +17,7 @@ local now = clock()
 local at = iso(now)
 local verdicts, done = {}, {}
 local ends = {complete = 'succeeded', reject = 'failed', cancel = 'cancelled', expire = 'expired'}
-local leads = {dead = 'dead', fail = 'delayed', again = 'delayed', release = 'queued'}
+local leads = {dead = 'dead', fail = 'delayed', again = 'delayed', release = 'queued', delegate = 'queued'}
 for verb, state in pairs(ends) do leads[verb] = state end
 
 for n = 1, tonumber(ARGV[2]) do
@@ -44,7 +45,7 @@ for n = 1, tonumber(ARGV[2]) do
     local r = redis.pcall('HMGET', key, 'state', 'agent', 'attempt', 'waiters', 'entry', 'cancel', 'run', 'step')
     if r.err then
       verdict = 'broken'
-    elseif r[2] ~= me or r[3] ~= attempt or (r[5] ~= entry and not (verb == 'release' and r[1] == 'queued')) then
+    elseif r[2] ~= me or r[3] ~= attempt or (r[5] ~= entry and not (leads[verb] == 'queued' and r[1] == 'queued')) then
       verdict = 'stale'
     elseif r[1] ~= 'running' then
       -- Settled by this very attempt, or ended by somebody else: in both cases nothing of it is left to do.
@@ -66,6 +67,14 @@ for n = 1, tonumber(ARGV[2]) do
       event('task.delayed', 'task', id, 'agent', me, 'attempt', attempt, 'msg', a, 'at', at)
     elseif verb == 'dead' then
       bury(id, fields(redis.call('HGETALL', key)), b, a, now, c)
+    elseif verb == 'delegate' then
+      local whole = fields(redis.call('HGETALL', key))
+      whole.refused = (whole.refused and whole.refused .. ' ' or '') .. me
+      whole.to = b ~= '' and b or nil
+      redis.call('HSET', key, 'refused', whole.refused)
+      if b ~= '' then redis.call('HSET', key, 'to', b) else redis.call('HDEL', key, 'to') end
+      put(id, whole, now)
+      event('task.delegated', 'task', id, 'agent', me, 'to', b, 'msg', a, 'at', at)
     elseif string.sub(id, 1, 4) == 'run ' then
       local head = redis.call('HMGET', key, 'capability', 'version')
       wake(string.sub(id, 5), head[1], head[2], now)

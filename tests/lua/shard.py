@@ -103,6 +103,10 @@ def release(of: Claimed) -> Outcome:
     return Outcome(of, "release")
 
 
+def delegate(of: Claimed, to: str = "", why: str = "no") -> Outcome:
+    return Outcome(of, "delegate", why, to)
+
+
 def ack(of: Claimed, said: str = "replied null", client: str = "") -> Outcome:
     return Outcome(of, "ack", of.fields.get("id", ""), client, said)
 

@@ -17,6 +17,7 @@ from tests.lua.shard import (
     cancelled,
     complete,
     dead,
+    delegate,
     expire,
     fail,
     reject,
@@ -26,7 +27,7 @@ from tests.lua.shard import (
 #: Every way out of `running`, and the state that it leads to.
 ARROWS: list[tuple[Callable[..., Outcome], str]] = [
     (complete, "succeeded"), (reject, "failed"), (cancelled, "cancelled"), (expire, "expired"), (dead, "dead"),
-    (fail, "delayed"), (again, "delayed"), (release, "queued"),
+    (fail, "delayed"), (again, "delayed"), (release, "queued"), (delegate, "queued"),
 ]  # fmt: skip
 arrows = pytest.mark.parametrize(("verb", "state"), ARROWS, ids=[verb.__name__ for verb, _ in ARROWS])
 
@@ -238,7 +239,7 @@ def test_a_task_for_one_agent_goes_back_to_its_inbox(shard: Shard) -> None:
     assert shard.take("ann.1").fields["capability"] == "x"
 
 
-@pytest.mark.parametrize("verb", [fail, again, release], ids=lambda verb: verb.__name__)
+@pytest.mark.parametrize("verb", [fail, again, release, delegate], ids=lambda verb: verb.__name__)
 def test_a_cancelled_task_does_not_come_back(shard: Shard, verb: Callable[..., Outcome]) -> None:
     one = shard.running("a", extra={"waiters": "cli"})
     shard.cancel("a", by="joe")
@@ -311,11 +312,38 @@ def test_a_message_of_a_drained_inbox_is_stale_and_the_others_are_settled(shard:
     assert shard.state("a") == "succeeded"
 
 
-@pytest.mark.parametrize("verb", [fail, again, release], ids=lambda verb: verb.__name__)
+@pytest.mark.parametrize("verb", [fail, again, release, delegate], ids=lambda verb: verb.__name__)
 def test_the_outcome_of_a_cancelled_task_may_be_repeated(shard: Shard, verb: Callable[..., Outcome]) -> None:
     one = shard.running("a")
     shard.cancel("a")
     shard.settle("ann.1", verb(one))
     before = shard.dump()
     assert shard.settle("ann.1", verb(one)) == ["ok"]
+    assert shard.dump() == before
+
+
+def test_a_delegated_task_is_another_agents_with_all_that_it_carries(shard: Shard) -> None:
+    one = shard.running("a", extra={"deadline": str(shard.now() + 60000), "header.k": "v"})
+    assert shard.settle("ann.1", delegate(one, "bob.2")) == ["ok"]
+    (entry,) = shard.entries("inbox:bob.2").values()
+    assert (entry["id"], entry["capability"], entry["refused"], entry["k"]) == ("a", "x", "ann.1", "v")
+    assert entry["deadline"] == one.fields["deadline"]
+    assert shard.entries("tasks:x") == {}
+    assert (shard.state("a"), shard.record("a")["to"]) == ("queued", "bob.2")
+    two = shard.take("bob.2")
+    assert shard.settle("ann.1", delegate(one, "cid.3")) == ["stale"], "it is another one's by now"
+    assert shard.settle("bob.2", delegate(two)) == ["ok"]
+    (entry,) = shard.entries("tasks:x").values()
+    assert entry["refused"] == "ann.1 bob.2"
+    assert "capability" not in entry
+    assert shard.entries("inbox:bob.2") == {}
+    assert "to" not in shard.record("a")
+    assert "failures" not in shard.record("a")
+
+
+def test_a_delegation_may_be_repeated_when_its_reply_was_lost(shard: Shard) -> None:
+    one = shard.running("a")
+    shard.settle("ann.1", delegate(one, "bob.2"))
+    before = shard.dump()
+    assert shard.settle("ann.1", delegate(one, "bob.2")) == ["ok"]
     assert shard.dump() == before
