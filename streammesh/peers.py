@@ -48,6 +48,7 @@ class PeerInfo:
     busy: int
     status: str = "alive"
     age: float = 0.0
+    lease: float = 10.0
 
     @property
     def load(self) -> float:
@@ -99,6 +100,8 @@ class Roster:
         self._looking: asyncio.Task[None] | None = None
         #: How many give every entry of the feed to `take`: with one, the picture need not be read to be trusted.
         self.followers = 0
+        #: What the agent that keeps the picture thinks of a peer: '' or why it is suspect. A client judges by the last beat.
+        self.doubt: Callable[[str], str] | None = None
         #: The last entry of the feed that is in the picture.
         self.cursor = "0-0"
 
@@ -120,10 +123,15 @@ class Roster:
         if age > STALE * max(1.0, len(self._peers) / 50) and self._looking is None:
             self._looking = asyncio.create_task(self._look_behind())
         return [
-            replace(peer, age=peer.age + age)
+            replace(peer, age=peer.age + age, status=self._status(peer))
             for peer in self._peers.values()
             if capability is None or capability in peer.capabilities
         ]
+
+    def _status(self, peer: PeerInfo) -> str:
+        if self.doubt is None:
+            return peer.status
+        return "suspect" if self.doubt(peer.id) else "alive"
 
     def get(self, id: str) -> PeerInfo | None:
         """That one agent as it is in memory."""
@@ -271,6 +279,7 @@ def _peer(id: str, fields: Mapping[str, str], busy: int) -> PeerInfo:
     return PeerInfo(
         id, fields.get("name", ""), int(_number(fields.get("epoch"))), tuple(fields.get("capabilities", "").split()),
         tuple(fields.get("types", "").split()), fields.get("state", ""), int(_number(fields.get("slots"))), busy,
+        lease=_number(fields.get("lease"), 10.0),
     )  # fmt: skip
 
 

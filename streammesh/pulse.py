@@ -70,6 +70,8 @@ class Pulse(threading.Thread):
         self._ready_file = ready_file
         self._soon = threading.Event()
         self._ended = False
+        #: Beats that failed so far.
+        self.failures = 0
         self._link: ThreadLink | None = None
 
     def hurry(self) -> None:
@@ -97,6 +99,7 @@ class Pulse(threading.Thread):
                 if not failing:
                     _log.warning("agent=%s no beat: %s", self._id, error)
                 failing = True
+                self.failures += 1
             except Exception:
                 _log.exception("agent=%s the heartbeat stumbled", self._id)
             self._soon.wait(min(1.0, card.lease / 8) if failing else card.lease / 4)

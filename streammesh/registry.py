@@ -47,10 +47,12 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """Agents found dead now, and the live ones."""
+    """Agents found dead now, and the live ones at ``at_ms``; the lease of ``spared`` of them has ended, but nobody may say so yet."""
 
     dead: tuple[str, ...]
     live: tuple[str, ...]
+    at_ms: int
+    spared: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +131,16 @@ class Registry:
         """Take the registration away; what the agent left in its inbox must have been drained before."""
         await self._store.run("agent_leave", self._shard0, [id, card.boot, *card.capabilities])
 
-    async def expire(self, limit: int = 50) -> Expired:
-        """Bury agents whose lease has ended; any agent may, any number at once."""
-        dead, live = await self._store.run("agent_expire", self._shard0, [limit])
-        return Expired(tuple(dead), tuple(live))
+    async def expire(self, limit: int = 50, *, spare: float = 0.0, stall: float = 1e6) -> Expired:
+        """Bury agents whose lease has ended; any agent may, any number at once. ``limit`` 0 buries nobody.
+
+        After a gap of more than ``stall`` seconds in the sweeping nobody is buried for a while; when most are silent at
+        once, only those that have been for ``spare`` seconds.
+        """
+        dead, live, now, spared = await self._store.run(
+            "agent_expire", self._shard0, [limit, int(spare * 1000), int(stall * 1000)]
+        )
+        return Expired(tuple(dead), tuple(live), int(now), int(spared))
 
     async def offered(self) -> tuple[str, ...]:
         """The capabilities that registered agents offer."""

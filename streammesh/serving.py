@@ -24,6 +24,7 @@ from streammesh.answers import answers
 from streammesh.bidding import Bidding, BidFunction
 from streammesh.claims import Claims, Held
 from streammesh.delegating import Delegating
+from streammesh.detecting import Detecting
 from streammesh.errors import MeshError, ServerFull
 from streammesh.handlers import Handler
 from streammesh.hearing import MAIL, Hearing
@@ -112,7 +113,8 @@ class Serving:
         self.performer.hear = self.hearing.start
         self.mail = Claims(mesh, self.id, Mail(mesh.keys, self.id), MAIL, self._lease, self._heard)
         self.desks = [self.claims, self.mail]
-        self.tending = Tending(mesh, self.id, self.desks, self._lease)
+        self.detecting = Detecting(mesh, self.id, self._lease)
+        self.tending = Tending(mesh, self.id, self.desks, self._lease, self.detecting.health)
         self.tending.acts["vote"] = partial(mesh.votes.close, by=self.id)
         self.performer.put_off = self.tending.put_off
         self.tending.acts |= {"schedule": self._start_due, "auction": self._bidding.tend}
@@ -141,6 +143,7 @@ class Serving:
             mesh.store, mesh.keys, mesh.registry, self.id, self._card, self._snapshot, self._ticked, self._on_pulse,
             self._ready_file,
         )  # fmt: skip
+        self.detecting.failures = lambda: pulse.failures
         pulse.start()
         _log.info("agent=%s ready capabilities=%s slots=%d", self.id, ",".join(self._handlers), self._slots)
         claiming = {
@@ -153,6 +156,7 @@ class Serving:
         others = [
             asyncio.create_task(self._supervised("tend", self.tending.loop)),
             asyncio.create_task(self._supervised("listen", listening.loop)),
+            asyncio.create_task(self._supervised("detect", self.detecting.loop)),
             asyncio.create_task(self._supervised("watch", self._watchers.loop)),
         ]
         try:

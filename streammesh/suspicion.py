@@ -84,7 +84,10 @@ class _Peer:
     total: float = 0.0
     squares: float = 0.0
 
-    def heard(self, at: float) -> None:
+    def heard(self, at: float, *, regular: bool) -> None:
+        if not regular:
+            self.at = at
+            return
         if len(self.intervals) == REMEMBERED:
             gone = self.intervals[0]
             self.total -= gone
@@ -117,6 +120,7 @@ class Suspicion:
         self._peers: dict[str, _Peer] = {}
         self._reports: dict[str, frozenset[str]] = {}
         self._suspects: dict[str, str] = {}
+        self._looked: float | None = None
         self.held = False
 
     def heard(self, peer: str, at: float, beat: float | None = None) -> None:
@@ -126,7 +130,8 @@ class Suspicion:
             self._peers[peer] = _Peer(at, beat or self._beat)
         elif at > known.at:
             known.beat = beat or known.beat
-            known.heard(at)
+            # Who looks more seldom than the peer beats sees some beats only: what lies between two of them says nothing.
+            known.heard(at, regular=self._looked is None or at - self._looked <= 1.5 * known.beat)
 
     def broken(self, peer: str, open: bool) -> None:
         """Our circuit breaker for the peer opened, or closed."""
@@ -151,6 +156,7 @@ class Suspicion:
             for id, peer in self._peers.items()
             if now - peer.at > peer.patience() * self.health.stretch
         }  # fmt: skip
+        self._looked = now
         # When most are late, it is we who are, or the server.
         self.held = len(late) >= FEW_LATE and 2 * len(late) > len(self._peers)
         votes: dict[str, int] = {}

@@ -40,14 +40,20 @@ class Sweep:
         self._registry = registry
 
     async def once(
-        self, streams: Sequence[Sequence[str]], missing: Sequence[Sequence[str]], lease: float, stall: float
+        self,
+        streams: Sequence[Sequence[str]],
+        missing: Sequence[Sequence[str]],
+        lease: float,
+        stall: float,
+        *,
+        sound: bool = True,
     ) -> Report:
         """Sweep every shard; ``streams[shard]`` are those this agent serves, ``missing[shard]`` those it looks out for.
 
         ``lease`` and ``stall`` in seconds; ``stall`` is the longest gap between two passes that is no standstill of the
-        server.
+        server. A caller that is not ``sound`` (it stood still itself) buries nobody.
         """
-        expired = await self._registry.expire()
+        expired = await self._registry.expire(50 if sound else 0, spare=2 * lease, stall=stall)
         moved = buried = 0
         offered: tuple[str, ...] | None = None
         orphans: list[tuple[tuple[str, str], ...]] = []
@@ -57,7 +63,9 @@ class Sweep:
             prefix, served = self._keys.prefix(shard), streams[shard]
             known = [*served, *missing[shard]]
             found, inboxes, wait, fresh = await self._store.run(
-                "task_sweep", [prefix, *known], [int(lease * 1000), int(stall * 1000), len(served), *expired.live]
+                "task_sweep",
+                [prefix, *known],
+                [int(lease * 1000), int(stall * 1000), len(served), expired.at_ms, *expired.live],
             )
             if wait != "":
                 due_in = min(due_in, int(wait) / 1000)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from streammesh.claims import Claims
 from streammesh.errors import MeshError
 from streammesh.mesh import Mesh
+from streammesh.suspicion import Health
 from streammesh.sweep import Sweep
 
 __all__ = ["Tending"]
@@ -22,13 +23,15 @@ _log = logging.getLogger("streammesh.agent")
 
 
 class Tending:
-    """The loop of one agent; ``desks`` are its claim loops, of which the first is that for tasks. ``lease`` in seconds."""
+    """The loop of one agent; ``desks`` are its claim loops, of which the first is that for tasks. ``lease`` in seconds;
+    ``health`` is what the agent thinks of its own punctuality."""
 
-    def __init__(self, mesh: Mesh, me: str, desks: Sequence[Claims], lease: float) -> None:
+    def __init__(self, mesh: Mesh, me: str, desks: Sequence[Claims], lease: float, health: Health) -> None:
         self._mesh = mesh
         self._me = me
         self._desks = desks
         self._lease = lease
+        self._health = health
         self._next_due = asyncio.Event()
         self._due_at = float("inf")
         #: What to do with a due '<kind> <id>': it is given the id, and takes the member away in its script.
@@ -48,6 +51,9 @@ class Tending:
         while True:
             self.tick = now = time.monotonic()
             if now >= next_sweep:
+                if next_sweep and now - next_sweep > self._lease / 4:
+                    # It stood still, or was busy: what it takes for late may be on time.
+                    self._health.stumbled()
                 live = await self._sweep(sweep)
                 # Many agents sweep in turns rather than all at once: about twenty passes in an interval are plenty.
                 pause = min(interval * max(1.0, live / 20), self._lease)
@@ -69,7 +75,9 @@ class Tending:
         shards = range(self._mesh.keys.shards)
         tasks = self._desks[0]
         streams = [[stream for desk in self._desks for stream in desk.lanes.streams(shard)[0]] for shard in shards]
-        report = await sweep.once(streams, [tasks.missing(shard) for shard in shards], self._lease, self._lease / 2)
+        report = await sweep.once(
+            streams, [tasks.missing(shard) for shard in shards], self._lease, self._lease / 2, sound=self._health.sound
+        )
         self.sweeps += 1
         for agent in report.died:
             _log.warning("agent=%s found %s dead", self._me, agent)

@@ -34,7 +34,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "sync handlers claims movable",
         "hearing",
         "delegating",
-        "perform activate tending",
+        "perform activate tending detecting",
         "answers bidding polling",
         "listening",
         "serving",

@@ -21,6 +21,7 @@ LEASE = 10_000
 KEEP = 60_000
 POISON = 3
 LONG_AGO = 999_999
+FAR = 10**14
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class Shard:
         self, *live: str, streams: Sequence[str] = ("tasks:x",), stall: int = LEASE // 2
     ) -> tuple[list[tuple[str, str]], list[str]]:
         """([(stream, dead consumer)], agents whose inbox outlived them)"""
-        found, inboxes, _, _ = self.run("task_sweep", LEASE, stall, len(streams), *live, streams=streams)
+        found, inboxes, _, _ = self.run("task_sweep", LEASE, stall, len(streams), FAR, *live, streams=streams)
         return [(streams[s - 2], consumer) for s, consumer in zip(found[::2], found[1::2], strict=True)], list(inboxes)
 
     def fire(self, *, ahead: int = 0, limit: int = 500) -> tuple[int, str]:
@@ -249,7 +250,7 @@ class Shard:
 
     def bury_agents(self, limit: int = 50) -> tuple[list[str], list[str]]:
         """agent_expire: (dead now, live)"""
-        dead_now, live = self.run("agent_expire", limit)
+        dead_now, live, _, _ = self.run("agent_expire", limit, 0, 10**9)
         return list(dead_now), list(live)
 
     def open(self, agent: str = "ann.1") -> None:

@@ -152,3 +152,51 @@ def test_times_are_iso_8601(shard: Shard, ms: int) -> None:
     text = load_script("mesh_open").text.partition("local meta")[0] + "return iso(tonumber(ARGV[1]))"
     expected = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms // 1000)) + f".{ms % 1000:03}Z"
     assert shard.redis.eval(text, 1, shard.prefix, ms) == expected
+
+
+def silence(shard: Shard, *ids: str, ago: int) -> None:
+    """They beat last so many ms ago, and their lease has ended."""
+    for id in ids:
+        shard.redis.zadd(shard.key("agents"), {id: shard.now() - ago})
+        shard.crash(id)
+
+
+def expire(shard: Shard, limit: int = 50) -> tuple[list[str], int, int]:
+    """(dead now, how many live, how many of these are spared)"""
+    dead, live, now, spared = shard.run("agent_expire", limit, 2 * LEASE, LEASE // 2)
+    assert abs(int(now) - shard.now()) < 5000
+    return sorted(dead), len(live), int(spared)
+
+
+def test_who_does_not_trust_himself_buries_nobody(shard: Shard) -> None:
+    shard.join("ann", "x")
+    shard.join("bob", "x")
+    silence(shard, "ann.1", ago=99 * LEASE)
+    before = shard.dump()
+    assert expire(shard, limit=0) == ([], 2, 1)
+    assert shard.dump() == before
+    assert expire(shard) == (["ann.1"], 1, 0)
+
+
+def test_when_most_are_silent_at_once_nobody_is_buried_for_a_lease(shard: Shard) -> None:
+    for _ in range(5):
+        shard.join("ann", "x")
+    silence(shard, "ann.1", "ann.2", "ann.3", ago=LEASE + 1)
+    assert expire(shard) == expire(shard) == ([], 5, 3)
+    assert [(one["silent"], one["alive"]) for one in shard.events("agents.held")] == [("3", "2")], "said once"
+    shard.beat("ann.1", "x")
+    assert expire(shard) == (["ann.2", "ann.3"], 3, 0), "two of five are no mass"
+    silence(shard, "ann.1", "ann.4", "ann.5", ago=2 * LEASE + 1)
+    assert expire(shard) == (["ann.1", "ann.4", "ann.5"], 0, 0), "silent for two leases: dead, however many"
+
+
+def test_after_a_gap_in_the_sweeping_and_in_the_grace_after_it_nobody_is_buried(shard: Shard) -> None:
+    shard.join("ann", "x")
+    shard.join("bob", "x")
+    silence(shard, "ann.1", ago=99 * LEASE)
+    shard.redis.hset(shard.key("sweep"), "tick", str(shard.now() - LEASE))
+    assert expire(shard) == ([], 2, 1)
+    shard.redis.hset(shard.key("sweep"), mapping={"tick": str(shard.now()), "grace": str(shard.now() + LEASE)})
+    assert expire(shard) == ([], 2, 1)
+    shard.redis.hset(shard.key("sweep"), "grace", str(shard.now() - 1))
+    assert expire(shard) == (["ann.1"], 1, 0)

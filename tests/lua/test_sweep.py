@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.lua.shard import LEASE, Shard
+from tests.lua.shard import FAR, LEASE, Shard
 
 
 def orphaned(shard: Shard) -> None:
@@ -68,18 +68,18 @@ def test_idle_consumers_of_dead_agents_are_forgotten_when_nothing_is_pending(sha
 
     shard.sweep("bob.2")
     assert consumers() == ["ann.1"], "it may only have paused"
-    shard.run("task_sweep", 0, LEASE, 1, "ann.1", streams=["tasks:x"])
+    shard.run("task_sweep", 0, LEASE, 1, FAR, "ann.1", streams=["tasks:x"])
     assert consumers() == ["ann.1"], "it lives"
     now = shard.now()
     while shard.now() <= now + 1:
         pass
-    shard.run("task_sweep", 0, LEASE, 1, "bob.2", streams=["tasks:x"])
+    shard.run("task_sweep", 0, LEASE, 1, FAR, "bob.2", streams=["tasks:x"])
     assert consumers() == []
 
 
 def test_consumers_with_entries_are_never_forgotten(shard: Shard) -> None:
     shard.running("a", "ann.1")
-    shard.run("task_sweep", 0, LEASE, 1, "bob.2", streams=["tasks:x"])
+    shard.run("task_sweep", 0, LEASE, 1, FAR, "bob.2", streams=["tasks:x"])
     assert list(shard.pending().values()) == ["ann.1"]
 
 
@@ -98,12 +98,21 @@ def test_inboxes_that_outlived_their_agents_by_a_lease(shard: Shard) -> None:
 
 def test_a_sweep_says_when_something_is_due_and_which_missing_streams_have_appeared(shard: Shard) -> None:
     streams = ["tasks:x", "tasks:x:high", "tasks:x:low"]
-    assert shard.run("task_sweep", LEASE, LEASE, 1, streams=streams)[2:] == ["", []]
+    assert shard.run("task_sweep", LEASE, LEASE, 1, FAR, streams=streams)[2:] == ["", []]
     shard.new("late", when="+60000")
     shard.new("soon", when="+30000")
     shard.redis.xadd(shard.key("tasks:x:low"), {"payload": "{}"})
-    due, appeared = shard.run("task_sweep", LEASE, LEASE, 1, streams=streams)[2:]
+    due, appeared = shard.run("task_sweep", LEASE, LEASE, 1, FAR, streams=streams)[2:]
     assert 29_000 < int(due) <= 30_000
     assert appeared == [4]
     tick(shard, 2 * LEASE)
-    assert shard.run("task_sweep", LEASE, LEASE, 1, streams=streams)[3] == [4], "also while nothing may be taken over"
+    assert shard.run("task_sweep", LEASE, LEASE, 1, FAR, streams=streams)[3] == [4], (
+        "also while nothing may be taken over"
+    )
+
+
+def test_a_caller_that_stood_still_takes_nothing_from_those_who_joined_meanwhile(shard: Shard) -> None:
+    orphaned(shard)
+    streams = ["tasks:x"]
+    assert shard.run("task_sweep", LEASE, LEASE, 1, shard.now() - LEASE - 1, "bob.2", streams=streams)[0] == []
+    assert shard.run("task_sweep", LEASE, LEASE, 1, shard.now(), "bob.2", streams=streams)[0] == [2, "ann.1"]
