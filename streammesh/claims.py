@@ -76,11 +76,13 @@ class Claims:
         self.claimed = self.settled = self.stale = 0
         shards = range(self._keys.shards)
         self._orphans: list[list[tuple[str, str]]] = [[] for _ in shards]
+        self._vanished: frozenset[str] = frozenset()
         self._backlog: list[list[tuple[str, str]]] = [[] for _ in shards]
         self._look = [True for _ in shards]
-        self._readers = [mesh.store.link(f"read-{shard}") for shard in shards]
-        self._claimers = [mesh.store.link(f"claim-{shard}") for shard in shards]
-        self._settlers = [mesh.store.link(f"settle-{shard}") for shard in shards]
+        self._readers, self._claimers, self._settlers = (
+            [mesh.store.link(f"{role}-{shard}", mesh.keys.owner(me)) for shard in shards]
+            for role in ("read", "claim", "settle")
+        )
         self._unsettled: list[list[tuple[Held, str, Any, Any, Any]]] = [[] for _ in shards]
         self._flushers: list[asyncio.Task[None] | None] = [None for _ in shards]
         self._room = asyncio.Event()
@@ -121,10 +123,10 @@ class Claims:
         self.lanes.add(shard, lane)
         self.wake(shard)
 
-    def take_over(self, shard: int, orphans: Sequence[tuple[str, str]]) -> None:
-        """Claim from these dead consumers before anything new."""
+    def take_over(self, shard: int, orphans: Sequence[tuple[str, str]], vanished: frozenset[str] = frozenset()) -> None:
+        """Claim from these dead consumers before anything new; from those in ``vanished`` without waiting for a lease."""
         # An agent that was thought dead itself takes nothing from itself: it holds that already.
-        self._orphans[shard] = [one for one in orphans if one[1] != self._me]
+        self._vanished, self._orphans[shard] = vanished, [one for one in orphans if one[1] != self._me]
         if self._orphans[shard]:
             self.wake(shard)
 
@@ -218,7 +220,7 @@ class Claims:
             args += (index[stream], entry)
         args.append(len(orphans))
         for stream, consumer in orphans:
-            args += (index[stream], consumer)
+            args += (-index[stream] if consumer in self._vanished else index[stream], consumer)
         args += order.about
         self._backlog[shard] = rest
         # What goes back takes no slot.

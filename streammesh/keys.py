@@ -35,6 +35,9 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:events                  STREAM  audit tail, bounded
     {mesh}:agents                  ZSET    agent id -> ms of its last beat
     {mesh}:agent:<id>              HASH    an agent's card; TTL = its lease
+    {mesh}:vanished                ZSET    agent id -> ms until which its work may move at once: no connection is left of it
+    {mesh}:look                    STRING  whose turn it was to ask who is connected; TTL half a second
+    {mesh}:seen:<server>           SET     agents that were seen connected since that server began; TTL
     {mesh}:cap:<capability>        HASH    paused, retries, timeout, description
     {mesh}:cap:<capability>:agents SET     ids of the agents that offer it
     {mesh}:members                 STREAM  joins, deaths, leaves, in order, bounded
@@ -189,6 +192,17 @@ class Keys:
     @property
     def agents(self) -> str:
         return f"{self.prefix()}agents"
+
+    @property
+    def look(self) -> str:
+        return f"{self.prefix()}look"
+
+    def seen(self, server: str) -> str:
+        return f"{self.prefix()}seen:{server}"
+
+    def owner(self, agent: str) -> str:
+        """What the names of an agent's connections begin with, before a colon."""
+        return f"{self.namespace}/{agent}"
 
     @property
     def members(self) -> str:

@@ -26,6 +26,8 @@ __all__ = ["Pulse", "Renewal"]
 
 #: How many leases the event loop may stand still before the heart stops.
 FROZEN = 6
+#: How often, in seconds, the connection is looked at between two beats.
+WATCH = 0.2
 
 _log = logging.getLogger("streammesh.agent")
 
@@ -102,14 +104,21 @@ class Pulse(threading.Thread):
                 self.failures += 1
             except Exception:
                 _log.exception("agent=%s the heartbeat stumbled", self._id)
-            self._soon.wait(min(1.0, card.lease / 8) if failing else card.lease / 4)
-            self._soon.clear()
+            self._rest(min(1.0, card.lease / 8) if failing else card.lease / 4)
         if self._link:
             self._link.close()
         self._write_ready("")
 
+    def _rest(self, seconds: float) -> None:
+        """Wait for the next beat, a hurry, or the end of the connection: an agent without one looks as if it were gone."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._soon.wait(min(WATCH, left)):
+            if self._link and self._link.broken():
+                break
+        self._soon.clear()
+
     def _beat(self, card: Card) -> None:
-        link = self._link = self._link or ThreadLink(self._store, "beat")
+        link = self._link = self._link or ThreadLink(self._store, "beat", self._keys.owner(self._id))
         beat = self._registry.beat(link, self._id, card)
         renewals = [self._renew(link, shard, card) for shard in range(self._keys.shards)]
         self._deliver(beat, renewals)

@@ -47,12 +47,16 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """Agents found dead now, and the live ones at ``at_ms``; the lease of ``spared`` of them has ended, but nobody may say so yet."""
+    """Agents found dead now, and the live ones at ``at_ms``; the lease of ``spared`` of them has ended, but nobody may say so yet.
+
+    ``vanished``: those of the dead of which no connection was left; their work moves at once.
+    """
 
     dead: tuple[str, ...]
     live: tuple[str, ...]
     at_ms: int
     spared: int
+    vanished: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +141,19 @@ class Registry:
         After a gap of more than ``stall`` seconds in the sweeping nobody is buried for a while; when most are silent at
         once, only those that have been for ``spare`` seconds.
         """
-        dead, live, now, spared = await self._store.run(
+        dead, live, now, spared, vanished = await self._store.run(
             "agent_expire", self._shard0, [limit, int(spare * 1000), int(stall * 1000)]
         )
-        return Expired(tuple(dead), tuple(live), int(now), int(spared))
+        return Expired(tuple(dead), tuple(live), int(now), int(spared), frozenset(vanished))
+
+    async def vanish(self, missed: Mapping[str, str]) -> tuple[str, ...]:
+        """Bury agents before their lease has ended, because no connection is left of them; returns those that were.
+
+        ``missed``: id -> its last beat, as it was when the agent was missed. One that has beaten since is left alone.
+        """
+        return tuple(
+            await self._store.run("agent_vanish", self._shard0, [word for one in missed.items() for word in one])
+        )
 
     async def offered(self) -> tuple[str, ...]:
         """The capabilities that registered agents offer."""

@@ -34,6 +34,7 @@ from streammesh.mesh import Mesh
 from streammesh.peers import Membership, Watchers
 from streammesh.perform import Performer
 from streammesh.polling import polling
+from streammesh.presence import Presence
 from streammesh.pulse import Pulse, Renewal
 from streammesh.registry import Beat, Card
 from streammesh.replies import ended
@@ -139,6 +140,7 @@ class Serving:
         await self.claims.find_lanes()
         self.claims.pause(await mesh.registry.paused(self._handlers))
         self._state = "ready"
+        self.presence = Presence(mesh, self.id, lambda: self.tending.live)
         pulse = self._pulse = Pulse(
             mesh.store, mesh.keys, mesh.registry, self.id, self._card, self._snapshot, self._ticked, self._on_pulse,
             self._ready_file,
@@ -158,6 +160,7 @@ class Serving:
             asyncio.create_task(self._supervised("listen", listening.loop)),
             asyncio.create_task(self._supervised("detect", self.detecting.loop)),
             asyncio.create_task(self._supervised("watch", self._watchers.loop)),
+            asyncio.create_task(self._supervised("look", self.presence.loop)),
         ]
         try:
             if burst:
@@ -327,6 +330,10 @@ class Serving:
                 # In a mesh under test: it is later than we think.
                 self._pulse.hurry()
                 self.tending.put_off(0)
+            case "vanished":
+                # Whoever was taken for gone, and is not, is back with its beat.
+                self._pulse.hurry()
+                self.tending.hurry()
             case "pause" | "resume":
                 capability = act.get("capability", "")
                 paused = await self._mesh.store.command("HGET", self._mesh.keys.cap(capability), "paused")

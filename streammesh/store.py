@@ -64,9 +64,9 @@ class _Unserved(Exception):
 class Link:
     """One connection, used by one call at a time, made anew when it breaks."""
 
-    def __init__(self, store: Store, role: str) -> None:
+    def __init__(self, store: Store, role: str, owner: str = "") -> None:
         self._store = store
-        self._role = role
+        self._name = f"{owner or store.name}:{role}"
         self._connection: Any = None
         self._lock = asyncio.Lock()
         #: The server's number for this connection, once asked for; what CLIENT UNBLOCK wants.
@@ -96,7 +96,7 @@ class Link:
         if self._store.closed:
             raise StoreUnavailable(f"the connection to {self._store.where} was closed; open the mesh again")
         if self._connection is None:
-            self._connection = self._store.connections.asynchronous(f"{self._store.name}:{self._role}")
+            self._connection = self._store.connections.asynchronous(self._name)
         return self._connection
 
     async def pipeline(self, commands: Sequence[Sequence[Any]], timeout: float = CALL_TIMEOUT) -> list[Reply]:
@@ -132,9 +132,9 @@ class Link:
 class ThreadLink:
     """One blocking connection for a thread of its own. Not shared."""
 
-    def __init__(self, store: Store, role: str) -> None:
+    def __init__(self, store: Store, role: str, owner: str = "") -> None:
         self._store = store
-        self._connection = store.connections.synchronous(f"{store.name}:{role}")
+        self._connection = store.connections.synchronous(f"{owner or store.name}:{role}")
 
     def run(self, name: str, keys: Sequence[Any], args: Sequence[Any]) -> Reply:
         """Run a script once. Raises StoreUnavailable and its kin; the caller decides when to try again."""
@@ -156,6 +156,19 @@ class ThreadLink:
         except BaseException:
             self._connection.disconnect()
             raise
+
+    def broken(self) -> bool:
+        """Whether the server has closed the connection while nothing was asked of it; then the next call makes a new one."""
+        if not self._store.genuine or self._connection._sock is None:
+            return False
+        try:
+            # Nothing is expected: whatever can be read is the end.
+            ended = bool(self._connection.can_read(0))
+        except (RedisError, OSError):
+            ended = True
+        if ended:
+            self._connection.disconnect()
+        return ended
 
     def close(self) -> None:
         self._connection.disconnect()
@@ -191,9 +204,9 @@ class Store:
         """By how many ms the mesh's clock is ahead of the server's; ``key`` says so in meshes under test, elsewhere it is not read."""
         return int(await self.command("GET", key) or 0) if self.movable else 0
 
-    def link(self, role: str) -> Link:
-        """A connection of its own: for blocking reads, or for one stream of calls."""
-        link = Link(self, role)
+    def link(self, role: str, owner: str = "") -> Link:
+        """A connection of its own: for blocking reads, or for one stream of calls. The server knows it as ``owner:role``."""
+        link = Link(self, role, owner)
         self._links.append(link)
         return link
 

@@ -29,6 +29,8 @@ class Report:
     #: Seconds until something is due in any shard (infinite: nothing is); per shard, which of the missing streams exist by now.
     due_in: float
     appeared: tuple[tuple[str, ...], ...]
+    #: Dead agents whose work need not have been idle for a lease.
+    vanished: frozenset[str]
 
 
 class Sweep:
@@ -76,7 +78,9 @@ class Sweep:
                     offered = await self._registry.offered()
                 more = await self.drain(shard, agent, offered)
                 moved, buried = moved + more[0], buried + more[1]
-        return Report(expired.dead, len(expired.live), tuple(orphans), moved, buried, due_in, tuple(appeared))
+        return Report(
+            expired.dead, len(expired.live), tuple(orphans), moved, buried, due_in, tuple(appeared), expired.vanished
+        )
 
     async def drain(self, shard: int, agent: str, offered: Sequence[str]) -> tuple[int, int]:
         """Clear the inbox of an agent that is gone; returns (tasks moved to others, entries buried)."""

@@ -41,28 +41,33 @@ class Tending:
         #: When the loop last moved (monotonic), passes of the sweep so far, and tasks and timers fired.
         self.tick = time.monotonic()
         self.sweeps = self.fired = 0
+        #: How many agents lived at the last pass.
+        self.live = 0
+        self._next_sweep = 0.0
 
     async def loop(self) -> None:
         """Sweep about once a second, and fire what is due in time; for ever."""
         mesh = self._mesh
         sweep = Sweep(mesh.store, mesh.keys, mesh.registry)
         interval = min(1.0, self._lease / 8)
-        next_sweep = 0.0
+        self._next_sweep = 0.0
         while True:
             self.tick = now = time.monotonic()
-            if now >= next_sweep:
-                if next_sweep and now - next_sweep > self._lease / 4:
+            if now >= self._next_sweep:
+                if self._next_sweep and now - self._next_sweep > self._lease / 4:
                     # It stood still, or was busy: what it takes for late may be on time.
                     self._health.stumbled()
-                live = await self._sweep(sweep)
+                # Before the pass: whoever hurries it on meanwhile wants another one.
+                self._next_sweep = float("inf")
+                self.live = live = await self._sweep(sweep)
                 # Many agents sweep in turns rather than all at once: about twenty passes in an interval are plenty.
                 pause = min(interval * max(1.0, live / 20), self._lease)
-                next_sweep = time.monotonic() + pause * random.uniform(0.9, 1.0)
+                self._next_sweep = min(self._next_sweep, time.monotonic() + pause * random.uniform(0.9, 1.0))
             if time.monotonic() >= self._due_at:
                 self._due_at = float("inf")
                 for shard in range(mesh.keys.shards):
                     await self._fire(shard)
-            while (left := min(self._due_at, next_sweep) - time.monotonic()) > 0:
+            while (left := min(self._due_at, self._next_sweep) - time.monotonic()) > 0:
                 try:
                     async with asyncio.timeout(left):
                         await self._next_due.wait()
@@ -87,7 +92,7 @@ class Tending:
             if orphans:
                 for desk in self._desks:
                     own = set(desk.lanes.streams(shard)[0])
-                    desk.take_over(shard, [one for one in orphans if one[0] in own])
+                    desk.take_over(shard, [one for one in orphans if one[0] in own], report.vanished)
             await tasks.open_lanes(shard, appeared)
         self.put_off(report.due_in)
         return report.live
@@ -106,6 +111,11 @@ class Tending:
             except MeshError as error:
                 # It stays due, and the next agent that looks tries again.
                 _log.warning("agent=%s could not act on %s: %s", self._me, member, error)
+
+    def hurry(self) -> None:
+        """Sweep now: somebody is gone. Of many agents not all in the same moment."""
+        self._next_sweep = time.monotonic() + random.uniform(0.0, 0.002 * self.live)
+        self._next_due.set()
 
     def put_off(self, seconds: float) -> None:
         """Something is due in so many seconds: be there."""

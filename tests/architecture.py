@@ -34,7 +34,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "sync handlers claims movable",
         "hearing",
         "delegating",
-        "perform activate tending detecting",
+        "perform activate tending detecting presence",
         "answers bidding polling",
         "listening",
         "serving",

@@ -41,6 +41,7 @@ if known and news.capabilities then
   end
 end
 if not known then
+  redis.call('ZREM', TAG .. 'vanished', id)
   local epoch = tonumber(redis.call('HGET', TAG .. 'meta', 'epoch')) or 0
   if epoch < tonumber(ARGV[3]) then redis.call('HSET', TAG .. 'meta', 'epoch', ARGV[3]) end
   member('joined', id, card, 'reason', 'back', 'at', iso(now))

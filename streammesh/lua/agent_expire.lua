@@ -6,7 +6,8 @@
 -- KEYS 1 prefix of shard 0
 -- ARGV 1 limit of deaths in one call  2 ms since its last beat after which an agent is buried however many died with it
 --      3 longest gap ms between two sweeps that is no stall
--- Returns {ids of those found dead now, ids of the live ones, ms now, how many of these are spared}
+-- Returns {ids of those found dead now, ids of the live ones, ms now, how many of these are spared, ids of the dead whose
+-- work need not be idle for a lease (agent_vanish)}
 -- Called by registry.Registry.expire
 local now, limit = clock(), tonumber(ARGV[1])
 local gone, live, dead = {}, {}, {}
@@ -18,7 +19,9 @@ for i = 1, #scored, 2 do
     gone[#gone + 1] = {scored[i], tonumber(scored[i + 1])}
   end
 end
-if #gone == 0 then return {dead, live, text(now), 0} end
+local vanished = redis.call('ZRANGEBYSCORE', TAG .. 'vanished', text(now), '+inf')
+if #gone == 0 then return {dead, live, text(now), 0, vanished} end
+redis.call('ZREMRANGEBYSCORE', TAG .. 'vanished', '-inf', text(now))
 
 local sweep = TAG .. 'sweep'
 local known = redis.call('HMGET', sweep, 'tick', 'grace', 'held')
@@ -56,4 +59,4 @@ if mass and spared > 0 and limit > 0 and now - (tonumber(known[3]) or 0) > tonum
   event('agents.held', 'silent', text(silent), 'alive', text(all - silent), 'at', iso(now),
     'msg', 'more than half went silent at once: nobody is buried yet')
 end
-return {dead, live, text(now), spared}
+return {dead, live, text(now), spared, vanished}

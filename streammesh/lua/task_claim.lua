@@ -4,7 +4,8 @@
 -- KEYS 1 prefix of the shard  2.. streams, in the order to be served
 -- ARGV 1 agent  2 count  3 lease ms  4 retention ms of what is found expired or cancelled  5 deaths that make a task poison
 --      6 number of entries that the agent has read, then for each: index into KEYS, entry id
---      then the number of dead consumers, then for each: index into KEYS, consumer
+--      then the number of dead consumers, then for each: index into KEYS (negative: it is known to be gone, so that its entries
+--      need not have been idle for a lease), consumer
 --      then for each stream from KEYS 2 on: the capability ('' for an inbox, 'mail <agent>' for messages), the first word
 --      of its raw ids
 -- Returns {items, skipped}; an item is {index into KEYS, entry, id ('' for a message), attempt, failures, deaths, fields}
@@ -136,11 +137,12 @@ end
 
 if orphans > 0 and (tonumber(redis.call('HGET', TAG .. 'sweep', 'grace')) or 0) <= now then
   for i = orphans_at + 1, orphans_at + 2 * orphans, 2 do
-    local s, consumer = tonumber(ARGV[i]), ARGV[i + 1]
+    local s, consumer, idle = tonumber(ARGV[i]), ARGV[i + 1], lease
+    if s < 0 then s, idle = -s, 0 end
     if left > 0 then
-      local pending = redis.pcall('XPENDING', KEYS[s], 'agents', 'IDLE', lease, '-', '+', left, consumer)
+      local pending = redis.pcall('XPENDING', KEYS[s], 'agents', 'IDLE', idle, '-', '+', left, consumer)
       for _, p in ipairs(pending.err and {} or pending) do
-        local got = redis.call('XCLAIM', KEYS[s], 'agents', me, lease, p[1])
+        local got = redis.call('XCLAIM', KEYS[s], 'agents', me, idle, p[1])
         if got[1] and got[1][2] then
           take(s, p[1], got[1][2], consumer)
         else

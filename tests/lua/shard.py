@@ -123,6 +123,8 @@ class Shard:
         self._link = ThreadLink(self._store, "lua")
         #: What the last claim took away because nobody wants it.
         self.skipped = 0
+        #: Whose work moves at once, by the last agent_expire.
+        self.vanished: list[str] = []
 
     def close(self) -> None:
         self._link.close()
@@ -162,8 +164,9 @@ class Shard:
         streams: Sequence[str] = (),
         given: Iterable[tuple[str, str]] = (),
         orphans: Iterable[tuple[str, str]] = (),
+        vanished: Sequence[str] = (),
     ) -> list[Claimed]:
-        """`given` are (stream, entry) that the agent has read itself, `orphans` (stream, dead consumer)."""
+        """`given` are (stream, entry) that the agent has read itself, `orphans` (stream, dead consumer), some `vanished`."""
         streams = streams or self.streams_of(agent)
         given, orphans = list(given), list(orphans)
         args: list[Any] = [agent, count, LEASE, KEEP, POISON, len(given)]
@@ -171,7 +174,7 @@ class Shard:
             args += (streams.index(stream) + 2, entry)
         args.append(len(orphans))
         for stream, consumer in orphans:
-            args += (streams.index(stream) + 2, consumer)
+            args += ((streams.index(stream) + 2) * (-1 if consumer in vanished else 1), consumer)
         for stream in streams:
             args += (capability_of(stream), self.raw_word(stream))
         items, self.skipped = self.run("task_claim", *args, streams=streams)
@@ -250,7 +253,7 @@ class Shard:
 
     def bury_agents(self, limit: int = 50) -> tuple[list[str], list[str]]:
         """agent_expire: (dead now, live)"""
-        dead_now, live, _, _ = self.run("agent_expire", limit, 0, 10**9)
+        dead_now, live, _, _, self.vanished = self.run("agent_expire", limit, 0, 10**9)
         return list(dead_now), list(live)
 
     def open(self, agent: str = "ann.1") -> None:

@@ -163,7 +163,7 @@ def silence(shard: Shard, *ids: str, ago: int) -> None:
 
 def expire(shard: Shard, limit: int = 50) -> tuple[list[str], int, int]:
     """(dead now, how many live, how many of these are spared)"""
-    dead, live, now, spared = shard.run("agent_expire", limit, 2 * LEASE, LEASE // 2)
+    dead, live, now, spared, _ = shard.run("agent_expire", limit, 2 * LEASE, LEASE // 2)
     assert abs(int(now) - shard.now()) < 5000
     return sorted(dead), len(live), int(spared)
 
@@ -200,3 +200,52 @@ def test_after_a_gap_in_the_sweeping_and_in_the_grace_after_it_nobody_is_buried(
     assert expire(shard) == ([], 2, 1)
     shard.redis.hset(shard.key("sweep"), "grace", str(shard.now() - 1))
     assert expire(shard) == (["ann.1"], 1, 0)
+
+
+def beat_of(shard: Shard, id: str) -> str:
+    return str(shard.redis.zscore(shard.key("agents"), id))
+
+
+def vanish(shard: Shard, **missed: str) -> list[str]:
+    words = [word for id, beat in missed.items() for word in (id.replace("_", "."), beat)]
+    return list(shard.run("agent_vanish", *words))
+
+
+def test_an_agent_of_which_no_connection_is_left_is_buried_before_its_lease_ends(shard: Shard) -> None:
+    shard.join("ann", "x")
+    shard.join("bob", "x")
+    assert vanish(shard, ann_1=beat_of(shard, "ann.1")) == ["ann.1"]
+    assert shard.redis.exists(shard.key("agent:ann.1")) == 0
+    assert [fields["type"] for _, fields in shard.redis.xrange(shard.key("control"))] == ["vanished"]
+    assert list(shard.entries("members").values())[-1]["reason"] == "vanished"
+    # Asked again, or by another one: nothing more happens, and everybody learns whose work may move.
+    assert vanish(shard, ann_1="1") == []
+    assert shard.bury_agents() == ([], ["bob.2"])
+    assert shard.vanished == ["ann.1"]
+    assert offers(shard) == {"bob.2"}
+
+
+def test_an_agent_that_has_beaten_since_it_was_missed_is_left_alone(shard: Shard) -> None:
+    shard.join("ann", "x")
+    missed = str(float(beat_of(shard, "ann.1")) - 1)
+    before = shard.dump()
+    assert vanish(shard, ann_1=missed, joe_9="1") == []
+    assert shard.dump() == before
+
+
+def test_an_agent_that_was_taken_for_gone_is_back_with_its_next_beat(shard: Shard) -> None:
+    shard.join("ann", "x")
+    vanish(shard, ann_1=beat_of(shard, "ann.1"))
+    assert shard.beat("ann.1", "x") == "back"
+    assert shard.bury_agents() == ([], ["ann.1"])
+    assert shard.vanished == []
+
+
+def test_when_its_lease_would_have_ended_it_is_dead_like_any_other(shard: Shard) -> None:
+    shard.join("ann", "x")
+    vanish(shard, ann_1=beat_of(shard, "ann.1"))
+    left = shard.redis.zscore(shard.key("vanished"), "ann.1") - shard.now()
+    assert 0 < left <= LEASE
+    shard.redis.zadd(shard.key("vanished"), {"ann.1": shard.now() - 1})
+    shard.bury_agents()
+    assert shard.vanished == []

@@ -142,3 +142,9 @@ def test_a_zombie_is_not_told_that_its_outcome_counts(shard: Shard) -> None:
     assert shard.settle("ann.1", complete(one)) == ["stale"]
     assert shard.settle("ann.1", dead(one)) == ["stale"]
     assert shard.dump() == before
+
+
+def test_the_work_of_one_that_is_known_to_be_gone_need_not_be_idle(shard: Shard) -> None:
+    shard.running("a", "ann.1")
+    assert shard.claim("bob.2", orphans=[("tasks:x", "ann.1")]) == []
+    assert shard.take("bob.2", orphans=[("tasks:x", "ann.1")], vanished=["ann.1"]).attempt == 2

@@ -1,0 +1,31 @@
+#!lua flags=allow-oom
+-- Takes agents of which no connection is left out of the registry before their lease has ended, and lets everybody know.
+-- KEYS 1 prefix of shard 0
+-- ARGV for each: its id, the ms of its last beat when it was missed. One that has beaten since is left alone.
+-- Returns the ids of those buried now
+-- Called by registry.Registry.vanish
+local now = clock()
+local at = iso(now)
+local dead = {}
+for i = 1, #ARGV, 2 do
+  local id = ARGV[i]
+  local card = TAG .. 'agent:' .. id
+  local left = redis.call('PTTL', card)
+  local beat = redis.call('ZSCORE', TAG .. 'agents', id)
+  if left >= 0 and beat and tonumber(beat) == tonumber(ARGV[i + 1]) then
+    redis.call('ZREM', TAG .. 'agents', id)
+    local had = {}
+    for _, capability in ipairs(redis.call('SMEMBERS', TAG .. 'caps')) do
+      if redis.call('SREM', TAG .. 'cap:' .. capability .. ':agents', id) == 1 then had[#had + 1] = capability end
+    end
+    redis.call('DEL', card)
+    -- When its lease would have ended anyway, its entries are idle for long enough.
+    redis.call('ZADD', TAG .. 'vanished', text(now + left), id)
+    redis.call('XADD', TAG .. 'control', 'MAXLEN', '~', 1000, '*', 'type', 'vanished', 'agent', id, 'at', at)
+    redis.call('XADD', TAG .. 'members', 'MAXLEN', '~', 10000, '*', 'type', 'died', 'agent', id, 'reason', 'vanished',
+      'capabilities', table.concat(had, ' '), 'at', at)
+    event('agent.died', 'agent', id, 'msg', 'no connection is left of it', 'at', at)
+    dead[#dead + 1] = id
+  end
+end
+return dead
