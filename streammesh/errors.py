@@ -60,14 +60,14 @@ from __future__ import annotations
 
 __all__ = [
     "AgentDied", "AuctionCancelled", "AuctionError", "AuctionExpired", "AuctionFailed", "AuctionNotFound",
-    "BallotRefused", "ConfigError", "Defer", "HistoryFull", "InvalidName", "InvalidPayload", "InvalidSchedule",
-    "InvalidURL", "InvalidVote", "LeaseLost", "MeshError", "MeshMismatch", "MessageError", "NoBids",
-    "NoCapableAgent", "NoVoters", "NonDeterminism", "NotUnderstood", "PayloadConflict", "PayloadError",
-    "PayloadTooLarge", "Refuse", "Refused", "Reject", "RemoteError", "RequestTimeout", "ResultTimeout", "Retry",
-    "RunCancelled", "RunConflict", "RunError", "RunFailed", "RunNotFound", "ScheduleNotFound", "ServerFull",
-    "ServerUnfit", "StepFailed", "StepInDoubt", "StepNotFound", "StoreUnavailable", "TaskCancelled", "TaskDead",
-    "TaskError", "TaskExpired", "TaskFailed", "TaskNotFound", "TooFewAnswers", "UnknownAgent", "VoteConflict",
-    "VoteError", "VoteNotFound",
+    "BallotRefused", "ConfigError", "Defer", "HistoryFull", "InvalidName", "InvalidPayload",
+    "InvalidSchedule", "InvalidURL", "InvalidVote", "LeaseLost", "MeshError", "MeshMismatch", "MessageError",
+    "NoBids", "NoCapableAgent", "NoVoters", "NonDeterminism", "NotUnderstood", "PayloadConflict",
+    "PayloadError", "PayloadTooLarge", "Refuse", "Refused", "Reject", "RemoteError", "RequestTimeout",
+    "ResultTimeout", "Retry", "RunCancelled", "RunConflict", "RunError", "RunFailed", "RunNotFound",
+    "ScheduleNotFound", "ServerFull", "ServerUnfit", "StepFailed", "StepInDoubt", "StepNotFound",
+    "StoreUnavailable", "TaskCancelled", "TaskDead", "TaskError", "TaskExpired", "TaskFailed", "TaskNotFound",
+    "TooFewAnswers", "UnknownAgent", "VoteConflict", "VoteError", "VoteNotFound",
 ]  # fmt: skip
 
 
