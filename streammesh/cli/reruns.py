@@ -1,5 +1,5 @@
-"""`run fork`, `run skip`, `run replay`: a part of a run once more, answers for steps that will not come by themselves, and
-recorded journals against the code of now."""
+"""`run fork`, `run skip`, `run graph`, `run replay`: a part of a run once more, answers for steps that will not come by
+themselves, the flow of a run as a drawing, and recorded journals against the code of now."""
 
 from __future__ import annotations
 
@@ -67,6 +67,33 @@ async def skip(mesh: Mesh, out: Output, id: str, path: str, result: str, by: str
     state = (await mesh.run(id).head()).state
     if state in ("stuck", "paused"):
         out.note(f"it is still {state}: streammesh run resume {id}")
+
+
+@command(
+    run_command,
+    epilog="An arrow leads from what came in to what the workflow asked for then. Example: streammesh run graph digest-17 --format dot | dot -Tsvg > run.svg",
+)
+@click.argument("id")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "mermaid", "dot", "json"]), default="text", show_default=True,
+    help="How to draw it.",
+)  # fmt: skip
+async def graph(mesh: Mesh, out: Output, id: str, form: str) -> None:
+    """The flow of a run, from its journal: every step with its state, duration, attempts and agent."""
+    from streammesh.cli.graph import dot, flow, mermaid, tree
+    from streammesh.cli.story import step_json
+    from streammesh.steps import Steps
+
+    seen = await Steps(mesh.store, mesh.keys).read(id)
+    nodes = flow(seen)
+    if out.json or form == "json":
+        steps = [{"key": node.key, "after": node.after or None, **step_json(node.step)} for node in nodes]
+        out.object({"run": id, "workflow": seen.head.workflow, "state": seen.head.state, "steps": steps})
+        return
+    title = f"{seen.head.workflow} {id}\n{seen.head.state}"
+    draw = {"text": tree, "mermaid": mermaid, "dot": dot}[form]
+    for line in draw(title if form != "text" else title.replace("\n", "  "), nodes):
+        out.line(line)
 
 
 @command(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from streammesh.journal import Head
     from streammesh.mesh import Mesh
+    from streammesh.runcauses import RunCause
     from streammesh.runs import RunHandle
+    from streammesh.steps import RunSteps
 
 __all__ = ["run_command"]
 
@@ -164,15 +167,56 @@ def _row(out: Output, head: Head, now: int) -> tuple[str, ...]:
 )
 @click.argument("id")
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="The newest steps, at most.")
-async def show(mesh: Mesh, out: Output, id: str, limit: int) -> None:
-    """The steps of a run, and what it is waiting for."""
-    from streammesh.cli.story import show_run
+@click.option(
+    "--depth", type=click.IntRange(0, 20), default=0, show_default=True, help="Also its children, so far down."
+)
+async def show(mesh: Mesh, out: Output, id: str, limit: int, depth: int) -> None:
+    """The steps of a run, who did them, and what it and each open step are waiting for."""
+    from streammesh.cli.story import run_json, show_run
+
+    now = await mesh.status.now_ms()
+    shown: dict[str, dict[str, Any]] = {}
+    async for seen, cause, whys in _with_children(mesh, id, depth, set()):
+        if out.json:
+            one = shown[seen.head.id] = run_json(seen, cause, limit, whys)
+            # Parents come first.
+            parent = shown.get(seen.head.fields.get("parent", "")) if seen.head.id != id else None
+            if parent is not None:
+                parent.setdefault("children", []).append(one)
+        else:
+            if seen.head.id != id and not out.quiet:
+                out.line()
+            show_run(out, seen, cause, now, limit, whys)
+    if out.json:
+        out.object(shown[id])
+
+
+#: Open tasks of which it is said what each waits for.
+_EXPLAINED = 30
+
+
+async def _with_children(
+    mesh: Mesh, id: str, depth: int, met: set[str]
+) -> AsyncIterator[tuple[RunSteps, RunCause, dict[str, str]]]:
+    """A run with its cause and the causes of its open tasks, then its children, each followed by its own."""
+    from streammesh.causes import Causes
+    from streammesh.errors import RunNotFound, TaskNotFound
     from streammesh.runcauses import RunCauses
     from streammesh.steps import Steps
 
+    met.add(id)
     seen = await Steps(mesh.store, mesh.keys).read(id)
-    cause = await RunCauses(mesh.store, mesh.keys).judge(seen)
-    show_run(out, seen, cause, await mesh.status.now_ms(), limit)
+    whys: dict[str, str] = {}
+    for wait in [wait for wait in seen.waits if wait.kind == "call"][:_EXPLAINED]:
+        with contextlib.suppress(TaskNotFound):
+            whys[wait.path] = (await Causes(mesh.store, mesh.keys).explain(wait.id)).text
+    yield seen, await RunCauses(mesh.store, mesh.keys).judge(seen), whys
+    for step in seen.steps if depth else ():
+        if step.what == "child" and step.id not in met:
+            # One may be gone, after its retention.
+            with contextlib.suppress(RunNotFound):
+                async for one in _with_children(mesh, step.id, depth - 1, met):
+                    yield one
 
 
 @command(run_command)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streammesh.runcauses import RunCause
     from streammesh.steps import RunSteps, Step
 
-__all__ = ["head_json", "record_row", "show_run"]
+__all__ = ["head_json", "record_row", "show_run", "step_json"]
 
 HEADS = ("STEP", "WHAT", "STATE", "TOOK", "AGENT", "ATTEMPT", "")
 #: Characters of a value that are shown where it is one of many.
@@ -38,22 +38,23 @@ def head_json(head: Head) -> dict[str, Any]:
     return value
 
 
-def show_run(out: Output, seen: RunSteps, cause: RunCause, now: int, limit: int) -> None:
-    """The whole run: head, steps, and why it is where it is."""
+def run_json(seen: RunSteps, cause: RunCause, limit: int, whys: Mapping[str, str]) -> dict[str, Any]:
+    """The whole run for programs."""
+    steps = [step_json(step) for step in seen.steps[-limit:]]
+    return {
+        **head_json(seen.head),
+        "input": seen.input,
+        "steps": [{**step, "why": whys[step["path"]]} if step.get("path") in whys else step for step in steps],
+        "waits": [{"kind": wait.kind, "name": wait.name, "path": wait.path, "id": wait.id,
+                   "since": wait.since and iso(wait.since), "due": wait.due and iso(wait.due)} for wait in seen.waits],
+        "cause": cause.word,
+        "text": cause.text,
+    }  # fmt: skip
+
+
+def show_run(out: Output, seen: RunSteps, cause: RunCause, now: int, limit: int, whys: Mapping[str, str]) -> None:
+    """The whole run for people: head, steps, and why it is where it is. ``whys``: path -> what an open task waits for."""
     steps = seen.steps[-limit:]
-    if out.json:
-        out.object(
-            {
-                **head_json(seen.head),
-                "input": seen.input,
-                "steps": [_step_json(step) for step in steps],
-                "waits": [{"kind": wait.kind, "name": wait.name, "path": wait.path, "id": wait.id,
-                           "since": wait.since and iso(wait.since), "due": wait.due and iso(wait.due)} for wait in seen.waits],
-                "cause": cause.word,
-                "text": cause.text,
-            }
-        )  # fmt: skip
-        return
     if out.quiet:
         out.line(seen.head.state)
         return
@@ -86,14 +87,14 @@ def show_run(out: Output, seen: RunSteps, cause: RunCause, now: int, limit: int)
     )
     if steps:
         out.line()
-        out.table(HEADS, [_step_row(out, step, now) for step in steps], right=["TOOK", "ATTEMPT"])
+        out.table(HEADS, [_step_row(out, step, now, whys) for step in steps], right=["TOOK", "ATTEMPT"])
     if len(steps) < len(seen.steps):
         out.note(f"the newest {limit} of {len(seen.steps)} steps; --limit shows more")
     out.line()
     out.line(f"{out.state(cause.state)}: {clean(cause.text)}")
 
 
-def _step_row(out: Output, step: Step, now: int) -> tuple[str, ...]:
+def _step_row(out: Output, step: Step, now: int, whys: Mapping[str, str]) -> tuple[str, ...]:
     place = "   " * (step.depth - 1) + "└─ " if step.depth else ""
     took = duration(step.seconds) if step.seconds is not None else "-"
     about = step.error or ("" if step.value is None else _brief(step.value))
@@ -101,6 +102,8 @@ def _step_row(out: Output, step: Step, now: int) -> tuple[str, ...]:
         about = (
             f"since {duration((now - step.began) / 1000)}" if step.due is None else f"due {out.moment(step.due, now)}"
         )
+    if step.path in whys:
+        about = f"{about}: {whys[step.path]}"
     if step.what == "child":
         about = " ".join(filter(None, [f"run {step.id}", about]))
     what = step.what if step.what in (step.name, "cancel") else f"{step.what} {step.name}"
@@ -110,7 +113,8 @@ def _step_row(out: Output, step: Step, now: int) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _step_json(step: Step) -> dict[str, Any]:
+def step_json(step: Step) -> dict[str, Any]:
+    """A step for programs, without what is empty."""
     value = {
         "what": step.what, "name": step.name, "path": step.path, "state": step.state, "id": step.id, "agent": step.agent,
         "attempt": step.attempt, "error": step.error, "began": step.began and iso(step.began),

@@ -1,4 +1,4 @@
-"""`run fork`, `run skip`, `run replay`: a part of a run once more, and changed code against what was recorded."""
+"""`run fork`, `run skip`, `run graph`, `run show --depth`, `run replay`: runs once more, drawn, and against changed code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from streammesh.cli.graph import Node, dot, mermaid, tree
+from streammesh.steps import Step
 from tests.cli.conftest import Cli, Spawner
 from tests.cli.test_run import APP, in_state
 from tests.eventually import eventually_sync
@@ -62,3 +64,57 @@ def test_replay_tries_the_code_of_an_app_against_a_journal(press: Cli) -> None:
     assert press("run", "replay", "drying", "--app", "tests.cli.press:later").code == 2
     assert press("run", "replay", "--app", APP).code == 2
     press.ok("run", "cancel", "drying")
+
+
+def test_graph_draws_the_flow_for_people_and_for_programs(press: Cli) -> None:
+    press.ok("run", "start", "page", 'words:=["a","b"]', "--id", "drawn", "--signal", "approved=1")
+    press.ok("run", "wait", "drawn", "--timeout", "10s")
+    text = press.ok("run", "graph", "drawn").out.splitlines()
+    assert text[0] == "page drawn  succeeded"
+    assert [line[:3] for line in text[1:4]] == ["├─ ", "├─ ", "└─ "]
+    # The last answer let it go on.
+    place = next(number for number, line in enumerate(text) if "basename.0" in line)
+    assert text[place].lstrip("│ ").startswith("↓  basename.0  succeeded")
+    assert ":set-type.0  succeeded" in text[place - 1]
+    drawn = press.ok("run", "graph", "drawn", "--format", "json").json
+    after = {step["key"]: step["after"] for step in drawn["steps"]}
+    assert after["0:set-type.0"] is None
+    assert after["basename.0"] in ("0:set-type.0", "1:set-type.0")
+    chart = press.ok("run", "graph", "drawn", "--format", "mermaid").out
+    assert chart.startswith('flowchart TD\n  n0(["page drawn<br>succeeded"])\n')
+    assert chart.count("-->") == 3
+    digraph = press.ok("run", "graph", "drawn", "--format", "dot").out
+    assert digraph.count("->") == 3
+    assert digraph.count("{") == digraph.count("}") == 1
+    assert press("run", "graph", "no-such-run").code == 4
+
+
+def test_a_chain_in_a_drawing_does_not_go_further_in() -> None:
+    steps = [Step("step", "s", f"s.{n}", "succeeded") for n in range(3_000)]
+    nodes = [Node(step.path, steps[n - 1].path if n else "", step) for n, step in enumerate(steps)]
+    lines = list(tree("long", nodes))
+    assert len(lines) == 3_001
+    assert {line[:3] for line in lines[1:]} == {"↓  "}
+    assert list(tree("empty", [])) == ["empty"]
+    odd = Node("a", "", Step("call", "a", "a", "failed", error='say "no"\\ <b>#'))
+    assert '"a<br>failed · say #quot;no#quot;\\ #lt;b#gt;#35;"' in "\n".join(mermaid("t", [odd]))
+    assert '"a\\nfailed · say \\"no\\"\\\\ <b>#"' in "\n".join(dot("t", [odd]))
+
+
+def test_show_goes_down_to_children_and_says_what_open_steps_wait_for(press: Cli) -> None:
+    press.ok("run", "start", "book", 'pages:=["a"]', "--id", "bound")
+    in_state(press, "bound:p0", "parked")
+    in_state(press, "bound", "parked")
+    assert "0:set-type.0" not in press.ok("run", "show", "bound").out
+    deep = press.ok("run", "show", "bound", "--depth", "2").out
+    assert "0:set-type.0" in deep
+    assert "waits for signal approved" in deep
+    (child,) = press.ok("run", "show", "bound", "--depth", "1", "--json").json["children"]
+    assert (child["id"], child["steps"][0]["agent"]) == ("bound:p0", "press.1")
+    press.ok("run", "cancel", "bound")
+    press.ok("run", "start", "absent", "--id", "gone")
+    in_state(press, "gone", "parked")
+    (step,) = press.ok("run", "show", "gone", "--json").json["steps"]
+    assert "no live agent" in step["why"]
+    assert "no live agent" in press.ok("run", "show", "gone").out
+    press.ok("run", "terminate", "gone")
