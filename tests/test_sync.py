@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from streammesh import Agent, Message, Reject, Run, State, TaskContext, errors, sync
+from streammesh import Auction as AsyncAuction
 from streammesh import Mesh as AsyncMesh
 from streammesh import RunHandle as AsyncRunHandle
 from streammesh import Schedule as AsyncSchedule
 from streammesh import Task as AsyncTask
 from streammesh.dead import DeadLetters
+from streammesh.sync import handles
 from tests.eventually import eventually_sync
 
 #: What only the sync client has: the way to the rooms that it does not mirror.
@@ -42,6 +44,7 @@ def _public(owner: type) -> dict[str, inspect.Signature]:
         (sync.Task, AsyncTask),
         (sync.RunHandle, AsyncRunHandle),
         (sync.Schedule, AsyncSchedule),
+        (handles.Auction, AsyncAuction),
         (sync.DeadLetters, DeadLetters),
     ],
 )

@@ -24,6 +24,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "task": ("task", "Look at tasks, wait for them, cancel them, run them again."),
         "run": ("reruns", "Durable runs: start, look into, signal, fork and end them."),
         "schedule": ("schedules", "What is started at set times: add it, pause it, see when it comes."),
+        "auction": ("auctions", "Work for the best bidder: open it, see who bid what, cancel it."),
         "dead": ("dead", "Dead letters: tasks that could not be done."),
     },
     "Look": {

@@ -7,6 +7,8 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from streammesh.auctions import Auction as AsyncAuction
+from streammesh.bids import AuctionRecord
 from streammesh.dead import Letter
 from streammesh.journal import Head
 from streammesh.record import Record
@@ -18,7 +20,7 @@ from streammesh.tasks import Task as AsyncTask
 if TYPE_CHECKING:
     from streammesh.sync.mesh import Mesh
 
-__all__ = ["DeadLetters", "RunHandle", "Schedule", "Task"]
+__all__ = ["Auction", "DeadLetters", "RunHandle", "Schedule", "Task"]
 
 
 class Task:
@@ -165,6 +167,44 @@ class Schedule:
 
     def __repr__(self) -> str:
         return repr(self._schedule)
+
+
+class Auction:
+    """A handle on one auction, as `streammesh.Auction`: its id, and whether this call created it."""
+
+    __slots__ = ("_auction", "_mesh")
+
+    def __init__(self, mesh: Mesh, auction: AsyncAuction) -> None:
+        self._mesh = mesh
+        self._auction = auction
+
+    @property
+    def id(self) -> str:
+        return self._auction.id
+
+    @property
+    def created(self) -> bool:
+        """False when an auction of that id was there already."""
+        return self._auction.created
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait until the work is done and return its result; errors as in `streammesh.Auction.result`."""
+        return self._mesh._wait(self._auction.result, timeout)
+
+    def record(self) -> AuctionRecord:
+        """The auction with its bids. Raises AuctionNotFound."""
+        return self._mesh._wait(self._auction.record)
+
+    def audit(self) -> list[dict[str, str]]:
+        """What happened, oldest first."""
+        return self._mesh._wait(self._auction.audit)
+
+    def cancel(self, *, by: str = "client") -> str:
+        """Cancel; returns as `streammesh.Auction.cancel`."""
+        return self._mesh._wait(partial(self._auction.cancel, by=by))
+
+    def __repr__(self) -> str:
+        return repr(self._auction)
 
 
 class DeadLetters:

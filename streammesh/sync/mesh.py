@@ -19,7 +19,7 @@ from streammesh.mesh import Mesh as AsyncMesh
 from streammesh.motions import Collected, Decision, Limits, Poll, Voters
 from streammesh.peers import Membership, PeerInfo
 from streammesh.registry import AgentInfo
-from streammesh.sync.handles import DeadLetters, RunHandle, Schedule, Task
+from streammesh.sync.handles import Auction, DeadLetters, RunHandle, Schedule, Task
 from streammesh.tasks import Task as AsyncTask
 
 __all__ = ["Mesh"]
@@ -279,6 +279,12 @@ class Mesh:
             )
         )  # fmt: skip
         return Schedule(self, made)
+
+    # -- auctions
+
+    def auction(self, capability: str, payload: Mapping[str, Any] | None = None, /, **options: Any) -> Auction:
+        """Give a task to the agent that bids best; options and errors as in `streammesh.Mesh.auction`."""
+        return Auction(self, self._wait(partial(self._mesh.auction, capability, payload, **options)))
 
     # -- messages
 
