@@ -77,12 +77,10 @@ class Serving:
         self._workflows = workflows
         self._bidding = Bidding(mesh, self, bids)
         self._voters = voters
-        self._listeners = {
-            **answers(self, self._card),
-            **self._bidding.listeners(),
-            **polling(self, mesh, voters),
-            **listeners,
-        }
+        own = {**answers(self, self._card), **listeners}
+        #: What others may send; those of votes and auctions come from scripts.
+        self._types = sorted(own)
+        self._listeners = {**self._bidding.listeners(), **polling(self, mesh, voters), **own}
         self._slots = slots
         self._lease = lease
         self._grace = grace
@@ -294,7 +292,7 @@ class Serving:
     def _card(self) -> Card:
         busy = self.claims.running if hasattr(self, "claims") else 0
         fields: dict[str, str | int | float] = {
-            "state": self._state, "slots": self._slots, "busy": busy, "types": " ".join(sorted(self._listeners)), "workflows": " ".join(sorted(self._workflows)),
+            "state": self._state, "slots": self._slots, "busy": busy, "types": " ".join(self._types), "workflows": " ".join(sorted(self._workflows)),
             "topics": " ".join(sorted(self._voters)),
             "host": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version(),
         }  # fmt: skip

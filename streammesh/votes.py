@@ -231,8 +231,12 @@ class Votes:
         return Receipt(word, state, float(left) / 1000)
 
     async def choose(self, id: str, agent: str, choice: Any) -> Receipt:
-        """Cast a ballot for ``agent``: an option, a list of them, a Veto, or None to abstain."""
-        return await self.cast(id, agent, words_of(choice, (await self.record(id)).options), said_of(choice))
+        """Cast a ballot for ``agent``: an option, a list of them, a Veto, or None to abstain. Raises InvalidVote, BallotRefused."""
+        options = (await self.record(id)).options
+        words = words_of(choice, options)
+        if words.startswith("invalid "):
+            raise InvalidVote(f"vote {id} has {words[8:]}; expected one of {', '.join(map(repr, options))}")
+        return await self.cast(id, agent, words, said_of(choice))
 
     async def close(self, id: str, *, by: str) -> tuple[str, str, float]:
         """Close a vote if its time has come: its state ('missing'), its result as JSON ('' while open), seconds left."""

@@ -21,6 +21,7 @@ __all__ = ["Output", "clean", "milliseconds"]
 COLOURS = {
     "succeeded": "green", "ready": "green", "running": "cyan", "queued": "yellow", "delayed": "yellow", "starting": "yellow",
     "parked": "blue", "paused": "yellow", "stuck": "red", "waiting": "yellow", "fired": "green", "dropped": "magenta",
+    "open": "cyan", "decided": "green", "tie": "yellow", "no_majority": "yellow", "no_quorum": "red",
     "failed": "red", "dead": "red", "died": "red", "expired": "magenta", "cancelled": "magenta", "draining": "magenta",
 }  # fmt: skip
 

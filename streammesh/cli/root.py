@@ -25,6 +25,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "run": ("reruns", "Durable runs: start, look into, signal, fork and end them."),
         "schedule": ("schedules", "What is started at set times: add it, pause it, see when it comes."),
         "auction": ("auctions", "Work for the best bidder: open it, see who bid what, cancel it."),
+        "vote": ("votes", "Votes of agents: open, look into, count again."),
         "dead": ("dead", "Dead letters: tasks that could not be done."),
     },
     "Look": {

@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from streammesh import Agent, Reject, TaskContext
+from streammesh import Agent, Ballot, Reject, TaskContext
 
 agent = Agent("shop", slots=2, lease=2.0, grace=5.0)
 other = Agent("other", lease=2.0)
@@ -15,6 +15,11 @@ number = 7
 async def greet(name: str, times: int = 1) -> dict[str, str]:
     """Says hello."""
     return {"hello": name * times}
+
+
+@agent.votes("taste")
+async def taste(ballot: Ballot) -> str | None:
+    return ballot.payload or None
 
 
 @agent.capability("headers")
