@@ -20,7 +20,8 @@ General layout, from the bottom up; imports only go down:
     bids auctions           what an auction is about; the room of auctions
     schedules               what is started at set times
     listing causes checkup  tasks in a list; why one is not running; is all this fit for work
-    mesh                    the client: all rooms together
+    asking                  to whom a request or a directed task goes
+    rooms mesh              the client: all rooms together
     sync movable            the same for plain scripts; the clock of a mesh under test
     handlers lanes claims pulse delegating perform activate answers bidding polling listening serving agent    the worker process
     cli testing             the command line; the pytest plugin

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import orjson
 
 from streammesh.errors import InvalidPayload, PayloadTooLarge
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "decode", "decode_object", "encode", "is_text", "pretty"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "decode", "decode_object", "either", "encode", "is_text", "pretty"]
 
 #: The most bytes a payload, result or message may have.
 MAX_BYTES = 1024 * 1024
@@ -151,3 +152,14 @@ def _inspect(text: bytes, what: str) -> None:
         raise InvalidPayload(f"the {what} holds {word}, which JSON has not")
 
     json.loads(text, object_pairs_hook=pairs, parse_int=integer, parse_constant=constant)
+
+
+def either(payload: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The one of the two that was given: a whole payload, or its fields as keyword arguments. Raises InvalidPayload for both."""
+    if payload is None:
+        return fields
+    if fields:
+        raise InvalidPayload(
+            f"a payload and the field {next(iter(fields))!r} are both given; put the field into the payload, or give fields alone"
+        )
+    return payload

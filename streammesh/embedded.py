@@ -43,6 +43,17 @@ class Embedded:
         self._sharing: IO[str] | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
+    @staticmethod
+    def at(url: str) -> Embedded:
+        """The server that an ``embedded://`` URL means. Raises ConfigError."""
+        folder, _, query = url.removeprefix("embedded://").partition("?")
+        port = query.removeprefix("port=") if query.startswith("port=") else "0"
+        if not folder or not port.isdigit():
+            raise ConfigError(
+                "embedded:// needs a folder, and may have a port: embedded://DIR or embedded://DIR?port=6379"
+            )
+        return Embedded(folder, port=int(port))
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         try:

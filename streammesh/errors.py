@@ -267,7 +267,14 @@ class MessageError(MeshError):
 
 
 class NoCapableAgent(MessageError):
-    """No live agent offers what was asked for; the text says why."""
+    """No live agent can do what was asked for. ``reason`` is a word for why.
+
+    none_registered, all_paused, all_draining, all_suspect, all_full, all_open (their breakers), or all_tried.
+    """
+
+    def __init__(self, message: str, *, reason: str = "none_registered") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class NoVoters(NoCapableAgent):

@@ -7,165 +7,34 @@ async with Mesh.connect("redis://localhost:6379") as mesh:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import Any, Unpack
 
-from streammesh.auctions import Auction, Auctions
+from streammesh import codec
+from streammesh.auctions import Auction
 from streammesh.bids import OPTIONS
-from streammesh.dead import DeadLetters
-from streammesh.embedded import Embedded
-from streammesh.errors import ConfigError, InvalidPayload, MeshMismatch, PayloadConflict, TaskError
-from streammesh.journal import Head, Journal
-from streammesh.keys import Keys, check_id, check_name
-from streammesh.messages import Messages
+from streammesh.errors import InvalidPayload, PayloadConflict, TaskError
+from streammesh.journal import Head
+from streammesh.keys import check_id
 from streammesh.motions import Collected, Decision, Limits, Poll, Voters
-from streammesh.peers import Membership, PeerInfo, Roster
+from streammesh.peers import Membership, PeerInfo
 from streammesh.record import new_id
-from streammesh.registry import AgentInfo, Registry
-from streammesh.replies import Replies
-from streammesh.runlist import RunList, states_of
+from streammesh.registry import AgentInfo
+from streammesh.rooms import Rooms
+from streammesh.runlist import states_of
 from streammesh.runs import RunHandle
-from streammesh.schedules import Schedule, Schedules
-from streammesh.settings import from_env
-from streammesh.status import Status
-from streammesh.store import Store
-from streammesh.tasks import Task, Tasks
-from streammesh.timers import Timers
-from streammesh.votes import Votes
+from streammesh.schedules import Schedule
+from streammesh.tasks import Task
 
-__all__ = ["LAYOUT", "Mesh"]
-
-#: The version of the key layout that this code speaks.
-LAYOUT = 1
-
-#: What there is once the mesh is open.
-_ROOMS = ("keys", "replies", "tasks", "timers", "dead", "registry", "messages", "status", "votes", "journal", "runlist", "schedules")  # fmt: skip
+__all__ = ["Mesh"]
 
 
-class Mesh:
+class Mesh(Rooms):
     """A client of one mesh. Make it with `connect`, use it as ``async with``.
 
-    Rooms, for those who want more than the verbs below: ``tasks timers dead registry messages status votes runlist schedules``.
+    Rooms, for those who want more than the verbs below: ``tasks timers dead registry roster messages status votes runlist schedules``.
     """
-
-    def __init__(
-        self, url: str, namespace: str, *, shards: int | None, patience: float | None, name: str, unsafe: bool
-    ) -> None:
-        self.namespace = check_name(namespace, "namespace")
-        self._embedded: Embedded | None = None
-        if url.startswith("embedded://"):
-            folder, _, query = url.removeprefix("embedded://").partition("?")
-            port = query.removeprefix("port=") if query.startswith("port=") else "0"
-            if not folder or not port.isdigit():
-                raise ConfigError(
-                    "embedded:// needs a folder, and may have a port: embedded://DIR or embedded://DIR?port=6379"
-                )
-            self._embedded = Embedded(folder, port=int(port))
-            url = self._embedded.url
-        if shards is not None and not 1 <= shards <= 1024:
-            raise ConfigError(f"shards={shards} is not usable: expected 1 to 1024")
-        self._shards = shards
-        self._unsafe = unsafe
-        self.url = url
-        self.store = Store(url, name=name, patience=patience)
-
-    @classmethod
-    def connect(
-        cls,
-        url: str | None = None,
-        *,
-        namespace: str | None = None,
-        shards: int | None = None,
-        patience: float | None = 10.0,
-        name: str = "streammesh",
-        unsafe: bool = False,
-    ) -> Self:
-        """A client for the mesh ``namespace`` at ``url``; nothing is sent before ``async with`` or `open`.
-
-        Without ``url``: ``$STREAMMESH_REDIS_URL``, ``$REDIS_URL``, else an embedded server in ``.streammesh``. ``shards`` is
-        fixed when the mesh is created (1 unless given). ``patience`` is how many seconds a call goes on trying while the
-        server is away. ``unsafe`` accepts a server that may evict keys, and so lose work.
-        """
-        settings = from_env()
-        return cls(
-            url or settings.url, namespace or settings.namespace, shards=shards, patience=patience, name=name, unsafe=unsafe
-        )  # fmt: skip
-
-    async def open(self) -> Self:
-        """Connect, judge the server, and create the mesh if it is new.
-
-        Raises StoreUnavailable, ServerUnfit (too old, evicting, a replica), MeshMismatch (another layout or shard count);
-        then nothing is left open.
-        """
-        try:
-            return await self._open()
-        except BaseException:
-            await self.close()
-            raise
-
-    async def _open(self) -> Self:
-        if self._embedded:
-            await asyncio.to_thread(self._embedded.start)
-        await self.store.judge(unsafe=self._unsafe)
-        _, layout, shards, clock = await self.store.run(
-            "mesh_open", [Keys(self.namespace).prefix()], [LAYOUT, self._shards or 1]
-        )
-        if int(layout) > LAYOUT:
-            raise MeshMismatch(
-                f"mesh {self.namespace!r} has layout {layout}, this version knows {LAYOUT}; upgrade streammesh"
-            )
-        if self._shards is not None and int(shards) != self._shards:
-            raise MeshMismatch(
-                f"mesh {self.namespace!r} was created with {shards} shards, not {self._shards}; leave shards= out, or use another namespace"
-            )
-        self.keys = Keys(self.namespace, int(shards))
-        self.store.movable = clock == "movable"
-        self.replies = Replies(self.store, self.keys)
-        self.tasks = Tasks(self.store, self.keys, self.replies)
-        self.timers = Timers(self.store, self.keys)
-        self.dead = DeadLetters(self.store, self.keys)
-        self.registry = Registry(self.store, self.keys)
-        self.roster = Roster(self.store, self.keys)
-        self.messages = Messages(self.store, self.keys, self.replies)
-        self.auctions = Auctions(self.store, self.keys, self.replies, self.tasks, self.registry)
-        self.votes = Votes(self.store, self.keys, self.replies, self.registry)
-        self.status = Status(self.store, self.keys)
-        self.journal = Journal(self.store, self.keys)
-        self.runlist = RunList(self.store, self.keys)
-        self.schedules = Schedules(self.store, self.keys)
-        return self
-
-    async def close(self) -> None:
-        """Close the connections; an embedded server is stopped when nobody else uses it."""
-        if "replies" in self.__dict__:
-            await self.replies.close()
-        if "roster" in self.__dict__:
-            await self.roster.close()
-        await self.store.close()
-        if self._embedded:
-            await asyncio.to_thread(self._embedded.release)
-
-    async def __aenter__(self) -> Self:
-        return await self.open()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Reached by what `open` makes, before it is made."""
-            if name in _ROOMS:
-                raise ConfigError("the mesh is not open; use `async with Mesh.connect(…) as mesh:`")
-            raise AttributeError(f"a Mesh has no {name!r}")
-
-    def __repr__(self) -> str:
-        return f"Mesh({self.namespace!r} at {self.store.where})"
 
     # -- tasks
 
@@ -182,6 +51,8 @@ class Mesh:
         priority: str = "normal",
         to: str | None = None,
         headers: Mapping[str, str] | None = None,
+        strategy: str = "pull",
+        affinity: str | None = None,
         **fields: Any,
     ) -> Task:
         """Enqueue one task; its payload is ``payload``, or the other keyword arguments.
@@ -189,11 +60,13 @@ class Mesh:
         ``id`` is the idempotency key: the same id again is the same task (with another payload: PayloadConflict).
         ``delay`` (seconds) or ``at`` put it off, ``deadline`` (seconds from now, or a datetime) lets it expire,
         ``priority`` is high, normal or low, ``to`` the id or name of one agent, ``headers`` travel to the handler.
+        Whoever has room pulls it from the queue, unless ``strategy`` or ``affinity`` chooses one agent, as in `request`; then
+        NoCapableAgent is raised when nobody can be given it.
         Called in a handler, the task inherits the correlation id. Atomic; safe to repeat with the same ``id``.
         """
-        to = (await self.registry.resolve(to)).id if to else None
+        to = (await self.registry.resolve(to)).id if to else await self.asking.for_task(capability, strategy, affinity)
         return await self.tasks.enqueue(
-            capability, _payload(payload, fields), id=id, delay=delay, at=at, deadline=deadline, priority=priority, to=to, headers=headers
+            capability, codec.either(payload, fields), id=id, delay=delay, at=at, deadline=deadline, priority=priority, to=to, headers=headers
         )  # fmt: skip
 
     async def enqueue_many(
@@ -213,9 +86,12 @@ class Mesh:
         """Enqueue a task and wait for its result. Options and errors as for `enqueue` and `Task.result`."""
         names = ("id", "delay", "at", "deadline", "priority", "to", "headers")
         known = {name: options.pop(name) for name in names if name in options}
+        chosen = options.pop("strategy", "pull"), options.pop("affinity", None)
         if known.get("to"):
             known["to"] = (await self.registry.resolve(known["to"])).id
-        return await self.tasks.call(capability, _payload(payload, options), timeout, **known)
+        else:
+            known["to"] = await self.asking.for_task(capability, *chosen)
+        return await self.tasks.call(capability, codec.either(payload, options), timeout, **known)
 
     async def map(
         self, capability: str, payloads: Iterable[Mapping[str, Any]], /, *, limit: int = 1000, ordered: bool = True,
@@ -249,7 +125,12 @@ class Mesh:
         """
         id = check_id(id, "run id") if id is not None else new_id()
         created = await self.journal.start(
-            workflow, _payload(input, fields), id=id, version=version, on_conflict=on_conflict, signals=list(signals)
+            workflow,
+            codec.either(input, fields),
+            id=id,
+            version=version,
+            on_conflict=on_conflict,
+            signals=list(signals),
         )
         return RunHandle(self.journal, self.tasks.results, id, created)
 
@@ -314,7 +195,7 @@ class Mesh:
         Options (bidders, window, confirm, score, min_score, fallback, id, deadline) and errors as in `Auctions.open`.
         """
         known = {name: options.pop(name) for name in OPTIONS if name in options}
-        return await self.auctions.open(capability, _payload(payload, options), **known)
+        return await self.auctions.open(capability, codec.either(payload, options), **known)
 
     # -- messages
 
@@ -326,16 +207,29 @@ class Mesh:
         """Send a message to every live agent; returns its id."""
         return await self.messages.broadcast(type, payload)
 
-    async def request(self, type: str, payload: Any = None, *, to: str | None = None, timeout: float = 30.0) -> Any:
-        """Ask one agent (``to``, else any that understands ``type``) and return its answer; errors as in `Messages.request`."""
-        if to is None:
-            able = [
-                (a.id, a.busy / max(1, a.slots)) for a in await self.agents() if type in a.types and a.state == "ready"
-            ]
-            to = self.messages.choose(type, able)
-        else:
-            to = (await self.registry.resolve(to)).id
-        return await self.messages.request(to, type, payload, timeout)
+    async def request(
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        to: str | None = None,
+        timeout: float = 30.0,
+        strategy: str = "two-choices",
+        affinity: str | None = None,
+        retries: int = 1,
+        idempotent: bool = False,
+    ) -> Any:
+        """Ask one agent (``to``, else one that understands ``type``) and return its answer; errors as in `Messages.request`.
+
+        Without ``to`` it is chosen by ``strategy``: two-choices, round-robin, least-loaded (read anew for it), or by
+        ``affinity``: the same agent for the same key. An agent that surely did nothing (gone, Refused, NotUnderstood) is
+        followed by up to ``retries`` others; one that died too, if the request is ``idempotent``. Raises NoCapableAgent.
+        """
+        if to is not None:
+            return await self.messages.request((await self.registry.resolve(to)).id, type, payload, timeout)
+        return await self.asking.request(
+            type, payload, timeout, strategy=strategy, affinity=affinity, retries=retries, idempotent=idempotent
+        )
 
     # -- many agents at once
 
@@ -371,6 +265,10 @@ class Mesh:
         """The live agents (that offer ``capability``) from memory, without a read; ``fresh`` reads them anew. See `Roster`."""
         return await self.roster.peers(capability, fresh=fresh)
 
+    async def find(self, capability: str) -> list[PeerInfo]:
+        """Who can do tasks of ``capability``, those with free slots first; raises NoCapableAgent with its ``reason``."""
+        return await self.asking.find(capability, paused=bool(await self.registry.paused([capability])))
+
     def members(self, since: str = "0-0") -> AsyncIterator[Membership]:
         """Who joined, changed, left and died after the place ``since`` of the feed, in order, without end; '$' means from now."""
         return self.roster.members(since)
@@ -382,13 +280,3 @@ class Mesh:
     async def resume(self, capability: str, *, by: str = "client") -> bool:
         """End a pause; False when there was none."""
         return await self.registry.resume(capability, by=by)
-
-
-def _payload(payload: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    if payload is None:
-        return fields
-    if fields:
-        raise InvalidPayload(
-            f"a payload and the field {next(iter(fields))!r} are both given; put the field into the payload, or give fields alone"
-        )
-    return payload

@@ -8,7 +8,6 @@ as nobody can answer (NoCapableAgent, UnknownAgent, AgentDied), or its deadline.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +16,8 @@ from streammesh import codec
 from streammesh.errors import (
     AgentDied,
     InvalidPayload,
-    NoCapableAgent,
     NotUnderstood,
+    Refused,
     RemoteError,
     RequestTimeout,
     UnknownAgent,
@@ -124,17 +123,10 @@ class Messages:
                 return codec.decode(said, what="answer") if said else None
             case "died":
                 raise AgentDied(said or f"{to} died before it answered")
+            case "refused":
+                refusal = codec.decode_object(said)
+                raise Refused(refusal["reason"], retry_after=refusal["retry_after"])
             case "not_understood":
                 raise NotUnderstood(said)
             case _:
                 raise RemoteError(said)
-
-    @staticmethod
-    def choose(type: str, candidates: list[tuple[str, float]]) -> str:
-        """One of (agent id, load) by two choices: the less loaded of two drawn at random. Raises NoCapableAgent when empty."""
-        if not candidates:
-            raise NoCapableAgent(
-                f"no live agent has a handler for messages of type {type!r}; see `streammesh agents ls`"
-            )
-        drawn = random.sample(candidates, min(2, len(candidates)))
-        return min(drawn, key=lambda one: one[1])[0]

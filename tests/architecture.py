@@ -17,7 +17,7 @@ from pathlib import Path
 LEVELS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "errors health commands places choice",
+        "errors health commands places choice breaker",
         "records",
         "keys codec settings moments loop suspicion rhythm",
         "forks",
@@ -28,8 +28,9 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "results",
         "tasks registry timers messages dead journal",
         "sweep status peers pulse runs runlist schedules auctions votes",
-        "listing causes checkup steps",
+        "listing causes checkup steps asking",
         "runcauses",
+        "rooms",
         "mesh",
         "sync handlers claims movable",
         "hearing",

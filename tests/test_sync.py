@@ -30,7 +30,8 @@ EXTRA = {"wait"}
 
 def _public(owner: type) -> dict[str, inspect.Signature]:
     found = {}
-    for name, member in vars(owner).items():
+    members = {name: member for one in reversed(owner.__mro__) for name, member in vars(one).items()}
+    for name, member in members.items():
         function = member.__func__ if isinstance(member, classmethod) else member
         if not name.startswith("_") and inspect.isfunction(function):
             found[name] = inspect.signature(function)

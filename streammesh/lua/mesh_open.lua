@@ -3,7 +3,7 @@
 -- KEYS 1 prefix of shard 0
 -- ARGV 1 layout version  2 shards to create it with
 -- Returns {'ok' | 'created', layout, shards, 'movable' for a mesh under test whose clock may be moved, else ''}
--- Called by mesh.Mesh.open
+-- Called by rooms.Rooms._open
 local meta = TAG .. 'meta'
 local known = redis.call('HMGET', meta, 'layout', 'shards', 'clock')
 if known[1] then return {'ok', known[1], known[2], known[3] or ''} end

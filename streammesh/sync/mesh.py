@@ -161,6 +161,8 @@ class Mesh:
         priority: str = "normal",
         to: str | None = None,
         headers: Mapping[str, str] | None = None,
+        strategy: str = "pull",
+        affinity: str | None = None,
         **fields: Any,
     ) -> Task:
         """Enqueue one task; options, atomicity and errors as in `streammesh.Mesh.enqueue`."""
@@ -168,7 +170,7 @@ class Mesh:
             self._wait(
                 partial(
                     self._mesh.enqueue, capability, payload, id=id, delay=delay, at=at, deadline=deadline, priority=priority, to=to,
-                    headers=headers, **fields,
+                    headers=headers, strategy=strategy, affinity=affinity, **fields,
                 )
             )
         )  # fmt: skip
@@ -296,9 +298,25 @@ class Mesh:
         """Send a message to every live agent; returns its id."""
         return self._wait(self._mesh.broadcast, type, payload)
 
-    def request(self, type: str, payload: Any = None, *, to: str | None = None, timeout: float = 30.0) -> Any:
-        """Ask one agent (``to``, else any that understands ``type``) and return its answer."""
-        return self._wait(partial(self._mesh.request, type, payload, to=to, timeout=timeout))
+    def request(
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        to: str | None = None,
+        timeout: float = 30.0,
+        strategy: str = "two-choices",
+        affinity: str | None = None,
+        retries: int = 1,
+        idempotent: bool = False,
+    ) -> Any:
+        """Ask one agent (``to``, else one that understands ``type``) and return its answer; as `streammesh.Mesh.request`."""
+        return self._wait(
+            partial(
+                self._mesh.request, type, payload, to=to, timeout=timeout, strategy=strategy, affinity=affinity, retries=retries,
+                idempotent=idempotent,
+            )
+        )  # fmt: skip
 
     # -- many agents at once
 
@@ -324,6 +342,10 @@ class Mesh:
     def peers(self, capability: str | None = None, *, fresh: bool = False) -> list[PeerInfo]:
         """The live agents (that offer ``capability``) from memory; ``fresh`` reads them anew."""
         return self._wait(partial(self._mesh.peers, capability, fresh=fresh))
+
+    def find(self, capability: str) -> list[PeerInfo]:
+        """Who can do tasks of ``capability``, those with free slots first; raises NoCapableAgent with its ``reason``."""
+        return self._wait(self._mesh.find, capability)
 
     def members(self, since: str = "0-0") -> Iterator[Membership]:
         """Who joined, changed, left and died after the place ``since`` of the feed, in order, without end; '$' means from now."""

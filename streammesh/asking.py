@@ -1,0 +1,182 @@
+"""To whom a request or a directed task goes, and what is tried when that one cannot: strategies, breakers, safe retries.
+
+The choice is made from memory; only before a caller is told that nobody can, the agents are read anew, in one round trip.
+A request goes to another agent when the first one surely did nothing (it was gone, it refused, it did not understand), and
+after a death only when the caller says that it may run twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from itertools import count
+from typing import Any
+
+from streammesh.breaker import Breaker
+from streammesh.choice import STRATEGIES, affine, least_loaded, two_choices
+from streammesh.errors import (
+    AgentDied,
+    ConfigError,
+    InvalidPayload,
+    MeshError,
+    NoCapableAgent,
+    NotUnderstood,
+    Refused,
+    RemoteError,
+    RequestTimeout,
+    UnknownAgent,
+)
+from streammesh.messages import Messages
+from streammesh.peers import PeerInfo, Roster, why_none
+
+__all__ = ["Asking"]
+
+_WHY = {
+    "none_registered": "nobody alive does",
+    "all_paused": "it is paused; `streammesh caps resume` ends that",
+    "all_draining": "those who do are starting or draining",
+    "all_suspect": "those who do have missed their beats",
+    "all_full": "those who do are busy in every slot",
+    "all_open": "those who do did not answer lately and are left in peace for some seconds",
+    "all_tried": "those who do were all tried",
+}
+
+
+class Asking:
+    """The choice of one client among the agents of ``roster``."""
+
+    def __init__(self, roster: Roster, messages: Messages) -> None:
+        self._roster = roster
+        self._messages = messages
+        self._breakers: dict[str, Breaker] = {}
+        self._turns = count()
+
+    # -- whom
+
+    async def for_task(self, capability: str, strategy: str, affinity: str | None) -> str | None:
+        """The id of the agent that shall have a task, None for the queue of the capability (`pull`). Raises NoCapableAgent."""
+        if affinity is None and strategy == "pull":
+            return None
+        offers = f"no live agent can be given tasks of {capability!r}"
+        return (await self._choose(lambda peer: capability in peer.capabilities, offers, strategy, affinity)).id
+
+    async def find(self, capability: str, *, paused: bool = False) -> list[PeerInfo]:
+        """Who offers ``capability``: first those with free slots, the least busy first, then the others.
+
+        Raises NoCapableAgent with the ``reason`` none_registered, all_paused (as ``paused`` says), all_draining,
+        all_suspect or all_full, when none of them can begin a task now.
+        """
+        offering = self._roster.known(capability) if self._roster.followers else await self._roster.peers(capability)
+        able = [peer for peer in offering if peer.willing and not peer.full]
+        if not able or paused:
+            offering = await self._roster.peers(capability, fresh=True)
+            able = [peer for peer in offering if peer.willing and not peer.full]
+        if not able or paused:
+            raise _nobody(f"nobody can begin tasks of {capability!r} now", why_none(offering, paused=paused))
+        return sorted(offering, key=lambda peer: (not peer.willing, peer.full, peer.load, peer.id))
+
+    async def _choose(
+        self,
+        offers: Callable[[PeerInfo], bool],
+        what: str,
+        strategy: str,
+        affinity: str | None,
+        tried: Collection[str] = (),
+    ) -> PeerInfo:
+        if affinity is not None:
+            strategy = "affinity"
+        if strategy not in STRATEGIES[1:] or (strategy == "affinity" and affinity is None):
+            raise ConfigError(
+                f"strategy={strategy!r} is not usable: expected one of {', '.join(STRATEGIES)}; affinity needs affinity=KEY, and a request cannot pull"
+            )
+        offering: list[PeerInfo] = []
+        for fresh in (True,) if strategy == "least-loaded" else (False, True):
+            offering = [peer for peer in await self._roster.peers(fresh=fresh) if offers(peer)]
+            now = time.monotonic()
+            able = [
+                peer
+                for peer in offering
+                if peer.willing and peer.id not in tried and self._breaker(peer.id).allows(now)
+            ]
+            if able:
+                return self._drawn(able, strategy, affinity or "")
+        left = [peer for peer in offering if peer.id not in tried]
+        why = why_none(offering) if not any(peer.willing for peer in left) else "all_open"
+        raise _nobody(what, "all_tried" if offering and not left else why)
+
+    def _drawn(self, able: list[PeerInfo], strategy: str, key: str) -> PeerInfo:
+        match strategy:
+            case "affinity":
+                return affine(able, key)
+            case "least-loaded":
+                return least_loaded(able)
+            case "round-robin":
+                return able[next(self._turns) % len(able)]
+            case _:
+                # One with room, where there is one: a full agent's inbox waits.
+                return two_choices([peer for peer in able if not peer.full] or able)
+
+    def _breaker(self, id: str) -> Breaker:
+        found = self._breakers.get(id)
+        if found is None:
+            if len(self._breakers) > 10_000:
+                self._breakers.clear()
+            found = self._breakers[id] = Breaker()
+        return found
+
+    # -- requests
+
+    async def request(
+        self, type: str, payload: Any, timeout: float, *, strategy: str, affinity: str | None, retries: int, idempotent: bool
+    ) -> Any:  # fmt: skip
+        """Ask one agent that understands ``type``, and up to ``retries`` others after it; see `Mesh.request`."""
+        if not 0 < timeout < 10**9:
+            raise InvalidPayload(f"timeout={timeout!r} is not usable: a request needs seconds above 0")
+        ends = asyncio.get_running_loop().time() + timeout
+        nobody = f"no live agent can be asked {type!r}"
+        tried: list[str] = []
+        error: MeshError | None = None
+        while True:
+            try:
+                to = (await self._choose(lambda peer: type in peer.types, nobody, strategy, affinity, tried)).id
+            except NoCapableAgent:
+                if error is not None:
+                    raise error from None
+                raise
+            left = ends - asyncio.get_running_loop().time()
+            if error is not None and left <= 0:
+                raise error
+            try:
+                return await self._ask(to, type, payload, max(left, 0.001))
+            except (UnknownAgent, NotUnderstood, Refused) as none:
+                # Surely nothing was done.
+                error = none
+            except AgentDied as died:
+                if not idempotent:
+                    raise
+                error = died
+            tried.append(to)
+            if len(tried) > retries:
+                raise error
+
+    async def _ask(self, to: str, type: str, payload: Any, timeout: float) -> Any:
+        breaker = self._breaker(to)
+        breaker.begin(time.monotonic())
+        try:
+            answer = await self._messages.request(to, type, payload, timeout)
+        except (AgentDied, RequestTimeout):
+            breaker.failed(time.monotonic())
+            raise
+        except (RemoteError, Refused, NotUnderstood):
+            breaker.succeeded()
+            raise
+        except BaseException:
+            breaker.forget()
+            raise
+        breaker.succeeded()
+        return answer
+
+
+def _nobody(what: str, reason: str) -> NoCapableAgent:
+    return NoCapableAgent(f"{what}: {_WHY[reason]} ({reason}); see `streammesh agents ls`", reason=reason)
