@@ -133,3 +133,24 @@ async def test_a_handler_that_waits_does_not_stop_time(mesh: Mesh, mesh_clock: M
     assert await mesh_clock.advance(days=1, patience=0.05) - begun >= timedelta(days=1)
     go.set()
     await task.result(5)
+
+
+async def test_the_deadline_of_a_vote_moves(mesh: Mesh, mesh_clock: MeshClock, serve) -> None:  # noqa: F811
+    agent, go = Agent("sleepy", grace=0.1), asyncio.Event()
+
+    @agent.votes()
+    async def silent(ballot: object) -> None:
+        await go.wait()
+
+    await serve(agent)
+    asked = asyncio.create_task(
+        mesh.vote("tea or coffee?", ["tea", "coffee"], voters=["sleepy"], deadline=86_400, id="v")
+    )
+
+    async def is_open() -> bool:
+        return bool(await mesh.votes.listed())
+
+    await eventually(is_open, what="the vote is open")
+    await mesh_clock.advance(days=2, patience=0.5)
+    assert (await asyncio.wait_for(asked, 5)).reason == "deadline"
+    go.set()
