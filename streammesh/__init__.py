@@ -6,7 +6,8 @@ General layout, from the bottom up; imports only go down:
     codec settings moments  JSON with limits; where the server is; points in time
     rhythm                  when something comes again: cron and intervals
     motions tally           a vote before and after; what ballots come to
-    record                  what a task's record says
+    record envelope         what a task's record says; what a message says of itself
+    boundaries              how far a flow may reach, how much it may send
     suspicion               whom to doubt, for routing alone
     loop execution          a loop on which a workflow runs the same way every time; one execution against its journal
     records forks replays   what journal records are; a run that begins with what another one did; journals against code
@@ -38,13 +39,13 @@ if _typing.TYPE_CHECKING:
     from streammesh.auctions import Auction
     from streammesh.bids import AuctionRecord, Bid, Call, Refusal
     from streammesh.delegating import Load
+    from streammesh.envelope import Message
     from streammesh.errors import Defer, MeshError, Refuse, Reject, Retry
     from streammesh.handlers import TaskContext
     from streammesh.mesh import Mesh
-    from streammesh.messages import Message
     from streammesh.motions import Ballot, Collected, Decision, Veto
     from streammesh.peers import Membership, PeerInfo
-    from streammesh.record import Record, State
+    from streammesh.record import Record, State, new_flow
     from streammesh.registry import AgentInfo
     from streammesh.runs import RunHandle
     from streammesh.schedules import Schedule
@@ -81,6 +82,7 @@ __all__ = [
     "TaskContext",
     "Veto",
     "errors",
+    "new_flow",
 ]
 
 __version__ = "0.1.0"
@@ -100,7 +102,7 @@ _HOMES = {
     "Refusal": "bids",
     "Mesh": "mesh",
     "MeshError": "errors",
-    "Message": "messages",
+    "Message": "envelope",
     "PeerInfo": "peers",
     "Record": "record",
     "Defer": "errors",
@@ -115,6 +117,7 @@ _HOMES = {
     "Run": "workflow",
     "RunHandle": "runs",
     "Schedule": "schedules",
+    "new_flow": "record",
 }
 
 

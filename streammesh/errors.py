@@ -52,6 +52,13 @@ MeshError
     RemoteError               the handler of the request raised
     Refused                   the agent looked at the request and declined; nothing was done
     RequestTimeout            no answer before the deadline; outcome unknown
+    NoSubscriber              nobody listens to that topic, and somebody was required to
+    BroadcastGap              a subscription fell behind what its topic keeps; it says from where to where
+  BoundaryError               a flow of tasks and messages came to a boundary; nothing was sent
+    HopLimit                  too many in a row, each caused by the one before
+    Cycle                     forwarded to an agent that it has been with
+    BudgetExceeded            too many in all, or from one
+    DeadlinePassed            what it belongs to had to be done by now
 
 Retry, Reject, Refuse, Defer  raised by handlers, caught by the agent
 """
@@ -60,14 +67,15 @@ from __future__ import annotations
 
 __all__ = [
     "AgentDied", "AuctionCancelled", "AuctionError", "AuctionExpired", "AuctionFailed", "AuctionNotFound",
-    "BallotRefused", "ConfigError", "Defer", "HistoryFull", "InvalidName", "InvalidPayload",
-    "InvalidSchedule", "InvalidURL", "InvalidVote", "LeaseLost", "MeshError", "MeshMismatch", "MessageError",
-    "NoBids", "NoCapableAgent", "NoVoters", "NonDeterminism", "NotUnderstood", "PayloadConflict",
-    "PayloadError", "PayloadTooLarge", "Refuse", "Refused", "Reject", "RemoteError", "RequestTimeout",
-    "ResultTimeout", "Retry", "RunCancelled", "RunConflict", "RunError", "RunFailed", "RunNotFound",
-    "ScheduleNotFound", "ServerFull", "ServerUnfit", "StepFailed", "StepInDoubt", "StepNotFound",
-    "StoreUnavailable", "TaskCancelled", "TaskDead", "TaskError", "TaskExpired", "TaskFailed", "TaskNotFound",
-    "TooFewAnswers", "UnknownAgent", "VoteConflict", "VoteError", "VoteNotFound",
+    "BallotRefused", "BoundaryError", "BroadcastGap", "BudgetExceeded", "ConfigError", "Cycle", "DeadlinePassed",
+    "Defer", "HistoryFull", "HopLimit", "InvalidName", "InvalidPayload", "InvalidSchedule",
+    "InvalidURL", "InvalidVote", "LeaseLost", "MeshError", "MeshMismatch", "MessageError", "NoBids",
+    "NoCapableAgent", "NoSubscriber", "NoVoters", "NonDeterminism", "NotUnderstood", "PayloadConflict", "PayloadError",
+    "PayloadTooLarge", "Refuse", "Refused", "Reject", "RemoteError", "RequestTimeout", "ResultTimeout", "Retry",
+    "RunCancelled", "RunConflict", "RunError", "RunFailed", "RunNotFound", "ScheduleNotFound", "ServerFull",
+    "ServerUnfit", "StepFailed", "StepInDoubt", "StepNotFound", "StoreUnavailable", "TaskCancelled", "TaskDead",
+    "TaskError", "TaskExpired", "TaskFailed", "TaskNotFound", "TooFewAnswers", "UnknownAgent", "VoteConflict",
+    "VoteError", "VoteNotFound",
 ]  # fmt: skip
 
 
@@ -325,6 +333,39 @@ class Refused(MessageError):
 
 class RequestTimeout(MessageError, TimeoutError):
     """No answer before the deadline; whether the agent acted is unknown."""
+
+
+class NoSubscriber(MessageError):
+    """Nobody subscribes to that topic, and ``require_subscriber`` was given; nothing was published."""
+
+
+class BroadcastGap(MessageError):
+    """Messages of a topic were trimmed before this subscription had read them: those after ``after`` and before ``first``."""
+
+    def __init__(self, message: str, *, after: str = "", first: str = "") -> None:
+        super().__init__(message)
+        self.after = after
+        self.first = first
+
+
+class BoundaryError(MeshError):
+    """A flow of tasks and messages came to a boundary; nothing was sent. Trying again does not help."""
+
+
+class HopLimit(BoundaryError):
+    """Too many messages and tasks in a row, each caused by the one before."""
+
+
+class Cycle(BoundaryError):
+    """A message was to be forwarded to an agent that it has been with."""
+
+
+class BudgetExceeded(BoundaryError):
+    """A flow has sent as many messages or tasks as it may, or one message caused too many."""
+
+
+class DeadlinePassed(BoundaryError):
+    """The deadline of the task or request that this belongs to has passed: it was surely not begun."""
 
 
 class Retry(Exception):

@@ -49,6 +49,8 @@ class TaskContext:
     mesh: Mesh
     loop: asyncio.AbstractEventLoop
     report: Callable[[TaskContext, Any], None]
+    #: What the task passes on to whatever it causes.
+    line: Lineage
     #: True once somebody asked to cancel the task: a handler in a thread should look now and then, and return.
     cancel_requested: bool = field(default=False)
 
@@ -63,7 +65,7 @@ class TaskContext:
 
     def run(self, work: Coroutine[Any, Any, _Result], timeout: float | None = None) -> _Result:
         """From a handler in a thread: run ``work`` (such as ``ctx.mesh.enqueue(…)``) on the agent's loop and return its result."""
-        line = Lineage(self.correlation, self.id)
+        line = self.line
 
         async def inherit() -> _Result:
             lineage.set(line)

@@ -12,43 +12,22 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from streammesh import codec
 from streammesh.claims import Claims, Held
-from streammesh.errors import InvalidPayload, Refuse
+from streammesh.envelope import FORWARDED, Message
+from streammesh.errors import BoundaryError, InvalidPayload, Refuse
 from streammesh.handlers import in_thread, told
-from streammesh.messages import Message
+from streammesh.mesh import Mesh
 from streammesh.record import Lineage, lineage
 
-__all__ = ["MAIL", "WIRE", "Hearing", "being_cancelled", "milliseconds"]
+__all__ = ["MAIL", "Hearing", "being_cancelled", "milliseconds"]
 
 #: Messages that one agent handles at once, whatever its tasks do.
 MAIL = 64
-
-#: Entry fields that are the wire's, not the user's headers.
-WIRE = frozenset(
-    [
-        "id",
-        "payload",
-        "attempt",
-        "at",
-        "capability",
-        "deadline",
-        "run",
-        "step",
-        "correlation",
-        "causation",
-        "hops",
-        "traceparent",
-        "by",
-        "refused",
-        "reply_to",
-        "type",
-        "source",
-    ]
-)
 
 _log = logging.getLogger("streammesh.agent")
 
@@ -56,7 +35,10 @@ _log = logging.getLogger("streammesh.agent")
 class Hearing:
     """Runs the handlers of messages for the agent ``me``; ``now`` is the server's clock in ms."""
 
-    def __init__(self, me: str, listeners: Mapping[str, Callable[..., Any]], now: Callable[[], float]) -> None:
+    def __init__(
+        self, mesh: Mesh, me: str, listeners: Mapping[str, Callable[..., Any]], now: Callable[[], float]
+    ) -> None:
+        self._mesh = mesh
         self._me = me
         self._listeners = listeners
         self._now = now
@@ -69,7 +51,8 @@ class Hearing:
 
     async def _message(self, held: Held, desk: Claims) -> None:
         fields = held.fields
-        client, id = fields.get("reply_to", ""), fields.get("id", "")
+        client = fields.get("reply_to", "")
+        id = " ".join((fields.get("id", ""), fields.get("correlation", ""), fields.get("request", ""))).rstrip()
         try:
             said = await self.hear(fields, request=bool(client))
             desk.settle(held, "ack", id, client, said)
@@ -86,9 +69,14 @@ class Hearing:
                 said = codec.encode({"reason": error.reason, "retry_after": error.retry_after}, what="refusal").decode()
                 desk.settle(held, "ack", id, client, f"refused {said}")
                 return
-            _log.exception("agent=%s message %s of type %s failed", self._me, id, fields.get("type"))
-            text = told(error)
-            if client:
+            boundary, text = isinstance(error, BoundaryError), told(error)
+            _log.error(
+                "agent=%s message %s of type %s failed: %s", self._me, fields.get("id"), fields.get("type"), text,
+                exc_info=None if boundary else error,
+            )  # fmt: skip
+            if client and boundary:
+                desk.settle(held, "ack", id, client, f"boundary {type(error).__name__} {error}")
+            elif client:
                 desk.settle(held, "ack", id, client, f"failed {text}")
             else:
                 desk.settle(held, "ack", id, fields.get("payload", ""), f"dead {text}")
@@ -105,14 +93,10 @@ class Hearing:
         if listener is None:
             known = ", ".join(sorted(self._listeners)) or "none"
             return f"not_understood agent {self._me} has no handler for messages of type {kind!r} (it knows: {known})"
-        payload = codec.decode(fields.get("payload") or "null", what="message")
-        id = fields.get("id", "")
-        lineage.set(Lineage(fields.get("correlation", id), id))
-        headers = {name: value for name, value in fields.items() if name not in WIRE}
-        message = Message(
-            id, kind, payload, fields.get("source", ""), int(deadline) if deadline else None, fields.get("correlation", id),
-            fields.get("at", ""), headers,
-        )  # fmt: skip
+        line = Lineage.of(fields, fields.get("id", ""), self._me)
+        message = Message.of(fields, line, self._mesh)
+        # Others than requests hand on everything but their deadline: an event is not less true when it is late.
+        lineage.set(line if request else replace(line, deadline=None))
         if inspect.iscoroutinefunction(listener):
             answer = await listener(message)
         else:
@@ -120,6 +104,8 @@ class Hearing:
             answer = await self._loop.run_in_executor(
                 self._threads, partial(here.run, in_thread, partial(listener, message))
             )
+        if answer is FORWARDED:
+            return "forwarded to another agent"
         return f"replied {codec.encode(answer, what='answer').decode()}"
 
     def close(self) -> None:

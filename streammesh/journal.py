@@ -8,11 +8,12 @@ from typing import Any
 
 from streammesh import codec
 from streammesh.batch import Batch
+from streammesh.boundaries import Boundaries, refusal
 from streammesh.commands import Effect
 from streammesh.errors import RunConflict, RunNotFound, StepNotFound
 from streammesh.forks import opening
 from streammesh.keys import Keys, check_id, check_name
-from streammesh.record import new_id
+from streammesh.record import lineage, new_id
 from streammesh.store import Store
 
 __all__ = ["Commit", "Head", "Journal"]
@@ -64,7 +65,8 @@ class Head:
 class Journal:
     """The room of runs in one mesh."""
 
-    def __init__(self, store: Store, keys: Keys) -> None:
+    def __init__(self, store: Store, keys: Keys, boundaries: Boundaries | None = None) -> None:
+        self.boundaries = boundaries or Boundaries()
         self._store = store
         self._keys = keys
         self._commits: dict[str, list[Batch[Commit, list[str]]]] = {}
@@ -99,7 +101,10 @@ class Journal:
         check_name(workflow, "workflow")
         check_id(id, "run id")
         records = [codec.encode({"what": "signal", "name": name, "payload": payload}) for name, payload in signals]
-        flat = [item for pair in (pairs or {}).items() for item in pair]
+        flat: list[Any] = [item for pair in (pairs or {}).items() for item in pair]
+        line = lineage.get()
+        if line is not None:
+            flat += (*line.pairs(), "by", line.agent, "bounds", self.boundaries.for_task())
         word = await self._starts[self._keys.shard_of(id)].put(
             [
                 id,
@@ -117,6 +122,8 @@ class Journal:
             raise RunConflict(
                 f"run {id} is there already ({word.partition(' ')[2]}); use another id, or on_conflict='attach'"
             )
+        if word.startswith("refused"):
+            raise refusal(word, f"run {id} of {workflow!r}", line)
         return word == "ok"
 
     async def deliver(self, id: str, what: str, name: str, payload: Any = None, signal_id: str = "") -> str:

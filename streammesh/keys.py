@@ -30,6 +30,9 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:dead:<capability>       STREAM  dead letters
     {mesh}:clock                   STRING  by how many ms a mesh under test is ahead of the server; in no other mesh
     {mesh}:caps                    SET     capabilities that were ever used in this shard
+    {mesh}:corr:<flow>             HASH    what a flow has sent so far, and boundaries that it came to; TTL an hour
+    {mesh}:flow:<flow>             LIST    its story, as readable JSON: what was sent, and heard; TTL a day
+    {mesh}:refused                 HASH    guard -> how often it refused something
     {mesh}:replies:<client>        STREAM  results pushed to a waiting client; TTL
     {mesh}:sweep                   HASH    when this shard was last swept, and the grace after a stall
     {mesh}:events                  STREAM  audit tail, bounded
@@ -184,6 +187,12 @@ class Keys:
 
     def cap_agents(self, capability: str) -> str:
         return f"{self.prefix()}cap:{capability}:agents"
+
+    def flow(self, id: str, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}flow:{id}"
+
+    def refused(self, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}refused"
 
     @property
     def meta(self) -> str:

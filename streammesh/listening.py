@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Container, Mapping
 
+from streammesh.errors import BoundaryError
 from streammesh.hearing import Hearing
 from streammesh.mesh import Mesh
 from streammesh.peers import Membership
@@ -98,12 +99,14 @@ class Listening:
                 )
 
     def _hear(self, fields: Mapping[str, str]) -> None:
-        if fields.get("type") not in self._listeners:
+        if fields.get("type") not in self._listeners or fields.get("source") == self._me:
             return
 
         async def hear() -> None:
             try:
                 await self._hearing.hear(fields)
+            except BoundaryError as error:
+                _log.error("agent=%s broadcast %s failed: %s", self._me, fields.get("type"), error)
             except Exception:
                 _log.exception("agent=%s broadcast %s failed", self._me, fields.get("type"))
 

@@ -200,11 +200,11 @@ class Mesh(Rooms):
     # -- messages
 
     async def send(self, to: str, type: str, payload: Any = None) -> str:
-        """Send a message to one agent (id or name); returns its id. Raises UnknownAgent."""
+        """Send a message to one agent (id or name); returns its id. Raises UnknownAgent, and what boundary it came to."""
         return await self.messages.send((await self.registry.resolve(to)).id, type, payload)
 
     async def broadcast(self, type: str, payload: Any = None) -> str:
-        """Send a message to every live agent; returns its id."""
+        """Send a message to every live agent but the sender; returns its id. Raises what boundary it came to."""
         return await self.messages.broadcast(type, payload)
 
     async def request(

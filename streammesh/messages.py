@@ -8,14 +8,16 @@ as nobody can answer (NoCapableAgent, UnknownAgent, AgentDied), or its deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from streammesh import codec
+from streammesh.boundaries import Boundaries, refusal, told_refusal
+from streammesh.envelope import Message
 from streammesh.errors import (
     AgentDied,
+    DeadlinePassed,
     InvalidPayload,
+    NoSubscriber,
     NotUnderstood,
     Refused,
     RemoteError,
@@ -23,7 +25,6 @@ from streammesh.errors import (
     UnknownAgent,
 )
 from streammesh.keys import Keys, check_id
-from streammesh.moments import iso_now
 from streammesh.record import lineage, new_id
 from streammesh.replies import Replies
 from streammesh.store import Store
@@ -34,72 +35,74 @@ __all__ = ["Message", "Messages", "check_type"]
 BROADCAST_KEPT = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message as its handler gets it. ``source`` is the sender's word for itself, ``deadline`` ms since 1970 or None."""
-
-    id: str
-    type: str
-    payload: Any
-    source: str = ""
-    deadline: int | None = None
-    correlation: str = ""
-    at: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
 def check_type(type: str) -> str:
     """Return ``type`` if it is a legal type of message; raises InvalidName otherwise."""
     return check_id(type, "message type")
 
 
 class Messages:
-    """The room of messages in one mesh; ``source`` is what this client calls itself."""
+    """The room of messages in one mesh; ``source`` is what this client calls itself outside of handlers."""
 
-    def __init__(self, store: Store, keys: Keys, replies: Replies, source: str = "") -> None:
+    def __init__(
+        self, store: Store, keys: Keys, replies: Replies, boundaries: Boundaries | None = None, source: str = ""
+    ) -> None:
         self._store = store
         self._keys = keys
         self._replies = replies
+        self.boundaries = boundaries or Boundaries()
         self.source = source or f"client-{replies.client}"
 
-    def _entry(self, type: str, payload: Any, id: str) -> list[Any]:
-        entry: list[Any] = ["id", id, "type", check_type(type), "payload", codec.encode(payload), "source", self.source]
+    async def publish(
+        self, where: str, type: str, payload: Any, *, kept: int = 0, mode: str = "", extra: tuple[Any, ...] = ()
+    ) -> str:
+        """Publish to ``where``: 'agent <id>', 'broadcast' or 'topic <name>'; returns the message's id. One script, safe to repeat.
+
+        ``kept`` is about how many a broadcast or topic keeps, ``mode`` 'forward' or 'heard', ``extra`` more of its entry. Raises
+        UnknownAgent, NoSubscriber, PayloadError, HopLimit, Cycle, BudgetExceeded, DeadlinePassed.
+        """
         line = lineage.get()
-        if line is not None:
-            entry += ("correlation", line.correlation, "causation", line.causation)
-        return entry
+        pairs = dict(zip(extra[::2], extra[1::2], strict=True))
+        id = str(pairs.pop("id", "")) or new_id()
+        source = line.agent if line is not None and line.agent else self.source
+        entry: list[Any] = ["id", id, "type", check_type(type), "payload", codec.encode(payload), "source", source]
+        entry += line.pairs() if line is not None else ("correlation", id)
+        for name, value in pairs.items():
+            entry += (name, value)
+        word = await self._store.run(
+            "message_send", [self._keys.prefix()], [where, kept, self.boundaries.for_message(), mode, *entry]
+        )
+        if word == "missing":
+            raise UnknownAgent(f"no live agent has the id {where.removeprefix('agent ')!r}; it left or died")
+        if word == "unheard":
+            raise NoSubscriber(f"nobody subscribes to {where!r}, and a subscriber was required; nothing was published")
+        if word != "ok":
+            raise refusal(word, f"message {type!r}", line)
+        return id
 
     async def send(self, to: str, type: str, payload: Any) -> str:
-        """Put a message into the inbox of the live agent with the id ``to``; returns the message's id. Raises UnknownAgent."""
-        id = new_id()
-        await self._deliver(to, self._entry(type, payload, id))
-        return id
-
-    async def _deliver(self, to: str, entry: list[Any]) -> None:
-        word = await self._store.run("message_send", [self._keys.prefix()], [to, *entry])
-        if word != "ok":
-            raise UnknownAgent(f"no live agent has the id {to!r}; it left or died")
+        """Put a message into the mail of the live agent with the id ``to``; returns the message's id. Errors as in `publish`."""
+        return await self.publish(f"agent {to}", type, payload)
 
     async def broadcast(self, type: str, payload: Any) -> str:
-        """Tell every live agent, once each; agents that join later do not see it. Returns the message's id."""
-        id = new_id()
-        await self._store.command(
-            "XADD",
-            self._keys.broadcast,
-            "MAXLEN",
-            "~",
-            BROADCAST_KEPT,
-            "*",
-            *self._entry(type, payload, id),
-            "at",
-            iso_now(),
-        )
-        return id
+        """Tell every live agent but the sender, once each; agents that join later do not see it. Returns the message's id."""
+        return await self.publish("broadcast", type, payload, kept=BROADCAST_KEPT)
+
+    async def forward(self, message: Message, to: str) -> str:
+        """Hand ``message`` on to the live agent ``to``, which answers in its handler's place. Raises Cycle, and as `publish`."""
+        extra: tuple[Any, ...] = ()
+        if message.reply_to:
+            extra += ("reply_to", message.reply_to, "request", message.request)
+        if message.deadline is not None:
+            extra += ("deadline", message.deadline)
+        for name, value in message.headers.items():
+            extra += (name, value)
+        return await self.publish(f"agent {to}", message.type, message.payload, mode="forward", extra=extra)
 
     async def request(self, to: str, type: str, payload: Any, timeout: float) -> Any:
         """Send a message to the live agent ``to`` and return its handler's answer.
 
-        Raises UnknownAgent, AgentDied, NotUnderstood, RemoteError, or RequestTimeout after ``timeout`` seconds.
+        Raises UnknownAgent, AgentDied, NotUnderstood, RemoteError, RequestTimeout after ``timeout`` seconds, or what boundary it
+        came to, here or where it was forwarded to. In a handler, the deadline is that of what is being handled at the latest.
         """
         if not 0 < timeout < 10**9:
             raise InvalidPayload(f"timeout={timeout!r} is not usable: a request needs seconds above 0")
@@ -107,9 +110,11 @@ class Messages:
         future = self._replies.expect(id)
         try:
             async with asyncio.timeout(timeout):
-                entry = self._entry(type, payload, id)
-                entry += ("deadline", f"+{int(timeout * 1000)}", "reply_to", self._replies.client)
-                await self._deliver(to, entry)
+                line = lineage.get()
+                own = f"+{int(timeout * 1000)}"
+                until = line.until(own) if line is not None else own
+                extra = ("id", id, "deadline", until, "reply_to", self._replies.client)
+                await self.publish(f"agent {to}", type, payload, extra=extra)
                 answer = await future
         except TimeoutError:
             raise RequestTimeout(
@@ -124,9 +129,13 @@ class Messages:
             case "died":
                 raise AgentDied(said or f"{to} died before it answered")
             case "refused":
-                refusal = codec.decode_object(said)
-                raise Refused(refusal["reason"], retry_after=refusal["retry_after"])
+                word = codec.decode_object(said)
+                raise Refused(word["reason"], retry_after=word["retry_after"])
             case "not_understood":
                 raise NotUnderstood(said)
+            case "expired":
+                raise DeadlinePassed(f"{to}: {said}; {type!r} was surely not begun")
+            case "boundary":
+                raise told_refusal(said)
             case _:
                 raise RemoteError(said)

@@ -18,9 +18,10 @@ import anyio.to_process
 from streammesh import codec
 from streammesh.claims import Claims, Held
 from streammesh.delegating import Delegating
-from streammesh.errors import Defer, InvalidPayload, MeshError, PayloadError, Refuse, Reject, Retry
+from streammesh.envelope import WIRE
+from streammesh.errors import BoundaryError, Defer, InvalidPayload, MeshError, PayloadError, Refuse, Reject, Retry
 from streammesh.handlers import Handler, TaskContext, in_process, in_thread, sendable, short, told, verdict_on
-from streammesh.hearing import WIRE, being_cancelled, milliseconds
+from streammesh.hearing import being_cancelled, milliseconds
 from streammesh.mesh import Mesh
 from streammesh.record import RETENTION, Lineage, lineage
 
@@ -132,14 +133,14 @@ class Performer:
                 limit = left if expires else limit
         except PayloadError as error:
             return "dead", str(error), "invalid_payload", ""
-        correlation = fields.get("correlation", held.id)
-        lineage.set(Lineage(correlation, held.id, fields.get("traceparent", "")))
+        line = Lineage.of(fields, held.id, self._me)
+        lineage.set(line)
         context = None
         if handler.context or handler.isolation == "thread":
             headers = {name: value for name, value in fields.items() if name not in WIRE}
             context = TaskContext(
-                held.id, held.capability, held.attempt, held.failures, headers, int(deadline) if deadline else None, correlation,
-                self._mesh, self._loop, self._report,
+                held.id, held.capability, held.attempt, held.failures, headers, int(deadline) if deadline else None,
+                line.correlation, self._mesh, self._loop, self._report, line,
             )  # fmt: skip
             self.contexts[held.id] = context
             if handler.context:
@@ -162,6 +163,8 @@ class Performer:
             return await self.delegating.declined(held, word)
         except Retry as retry:
             return "again", short(str(retry)), int(retry.after * 1000), ""
+        except BoundaryError as error:
+            return "dead", told(error), "boundary", ""
         except TimeoutError as error:
             if scope is not None and limit is not None and scope.expired():
                 return self._timed_out(held, handler, limit, deadline, expires=expires)

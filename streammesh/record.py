@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,7 @@ from typing import Any
 
 from streammesh import codec
 
-__all__ = ["RETENTION", "Lineage", "Record", "State", "lineage", "new_id"]
+__all__ = ["RETENTION", "Lineage", "Record", "State", "lineage", "new_flow", "new_id"]
 
 #: How long, in seconds, the record of a finished task (its result, and its id as idempotency key) is kept.
 RETENTION = 3600.0
@@ -42,10 +43,58 @@ class Lineage:
     correlation: str
     causation: str
     traceparent: str = ""
+    #: Messages and tasks from the one that began the flow to this one.
+    hops: int = 0
+    #: The agents that this came by, and the one that handles it now; separated by blanks.
+    via: str = ""
+    #: ms since 1970 until which all of it has to be done, for tasks and requests.
+    deadline: int | None = None
+    #: The agent that handles it.
+    agent: str = ""
+
+    def pairs(self) -> tuple[Any, ...]:
+        """Names and values that go into the entry of whatever this causes."""
+        pairs: tuple[Any, ...] = ("correlation", self.correlation, "causation", self.causation, "hops", self.hops + 1)
+        if self.via:
+            pairs += ("via", self.via)
+        if self.traceparent:
+            pairs += ("traceparent", self.traceparent)
+        return pairs
+
+    def until(self, deadline: str) -> str:
+        """A deadline as the scripts take it, with this one's as its upper limit; '' for none."""
+        return f"{deadline} {self.deadline}".strip() if self.deadline is not None else deadline
+
+    @staticmethod
+    def of(fields: Mapping[str, str], id: str, agent: str) -> Lineage:
+        """What the entry of the task or message ``id`` passes on while ``agent`` handles it."""
+        hops, deadline = fields.get("hops", ""), fields.get("deadline", "")
+        return Lineage(
+            fields.get("correlation") or id,
+            id,
+            fields.get("traceparent", ""),
+            int(hops) if hops.isdecimal() and len(hops) < 10 else 0,
+            " ".join([*fields.get("via", "").split()[-31:], agent]),
+            int(deadline) if deadline.isdecimal() and len(deadline) < 16 else None,
+            agent,
+        )
 
 
-#: The lineage of the task that the current handler works on, if any.
+#: The lineage of the task or message that the current handler works on, if any.
 lineage: ContextVar[Lineage | None] = ContextVar("streammesh_lineage", default=None)
+
+
+@contextmanager
+def new_flow() -> Iterator[None]:
+    """What is sent within this block of a handler begins flows of its own: fresh hops, budget and correlation, no deadline.
+
+    For work that goes on for ever by design, such as a task that enqueues its own successor.
+    """
+    token = lineage.set(None)
+    try:
+        yield
+    finally:
+        lineage.reset(token)
 
 
 @dataclass(frozen=True, slots=True)

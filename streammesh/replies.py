@@ -44,6 +44,8 @@ class Replies:
         self._futures: dict[str, list[asyncio.Future[Answer]]] = {}
         self._watchers: dict[str, Callable[[Answer], None]] = {}
         self._wanted = asyncio.Event()
+        #: Answers to requests that nobody waited for any more.
+        self.late = 0
         self._loops: list[asyncio.Task[None]] = []
         #: Asks the records of the given ids; set by the room that knows records.
         self.look: Callable[[list[str]], Awaitable[list[Answer]]] | None = None
@@ -92,7 +94,10 @@ class Replies:
             hear(answer)
         if answer.state.startswith("nudge"):
             return
-        for future in self._futures.pop(answer.id, ()):
+        waiting = self._futures.pop(answer.id, ())
+        if not waiting and answer.state == "replied":
+            self.late += 1
+        for future in waiting:
             if not future.done():
                 future.set_result(answer)
         self._rest()

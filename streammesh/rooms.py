@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from streammesh.asking import Asking
 from streammesh.auctions import Auctions
+from streammesh.boundaries import Boundaries
 from streammesh.dead import DeadLetters
 from streammesh.embedded import Embedded
 from streammesh.errors import ConfigError, MeshMismatch
@@ -113,17 +114,18 @@ class Rooms:
         self.keys = Keys(self.namespace, int(shards))
         self.store.movable = clock == "movable"
         self.replies = Replies(self.store, self.keys)
-        self.tasks = Tasks(self.store, self.keys, self.replies)
+        self.boundaries = Boundaries()
+        self.tasks = Tasks(self.store, self.keys, self.replies, self.boundaries)
         self.timers = Timers(self.store, self.keys)
         self.dead = DeadLetters(self.store, self.keys)
         self.registry = Registry(self.store, self.keys)
         self.roster = Roster(self.store, self.keys)
-        self.messages = Messages(self.store, self.keys, self.replies)
+        self.messages = Messages(self.store, self.keys, self.replies, self.boundaries)
         self.auctions = Auctions(self.store, self.keys, self.replies, self.tasks, self.registry)
         self.votes = Votes(self.store, self.keys, self.replies, self.registry)
         self.asking = Asking(self.roster, self.messages)
         self.status = Status(self.store, self.keys)
-        self.journal = Journal(self.store, self.keys)
+        self.journal = Journal(self.store, self.keys, self.boundaries)
         self.runlist = RunList(self.store, self.keys)
         self.schedules = Schedules(self.store, self.keys)
         return self

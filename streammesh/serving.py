@@ -108,7 +108,7 @@ class Serving:
         self.claims = Claims(mesh, self.id, self.lanes, self._slots, self._lease, self.performer.start)
         self.performer.claims = self.claims
         self.performer.delegating = Delegating(mesh, self.id, self._predicates, self.claims, self.performer.now)
-        self.hearing = Hearing(self.id, self._listeners, self.performer.now)
+        self.hearing = Hearing(mesh, self.id, self._listeners, self.performer.now)
         self.performer.hear = self.hearing.start
         self.mail = Claims(mesh, self.id, Mail(mesh.keys, self.id), MAIL, self._lease, self._heard)
         self.desks = [self.claims, self.mail]

@@ -14,6 +14,7 @@ from typing import Any
 
 from streammesh import codec
 from streammesh.batch import Batch
+from streammesh.boundaries import Boundaries, refusal
 from streammesh.errors import InvalidPayload, PayloadConflict, ResultTimeout, TaskError, TaskNotFound
 from streammesh.keys import LANES, Keys, check_id, check_name
 from streammesh.moments import iso_now, moment, when
@@ -26,7 +27,7 @@ __all__ = ["Task", "Tasks"]
 
 #: Header names that the wire uses itself.
 _RESERVED = frozenset(
-    ("id", "payload", "attempt", "at", "capability", "deadline", "run", "step", "correlation", "causation", "hops", "traceparent", "by", "refused", "reply_to", "type")
+    ("id", "payload", "attempt", "at", "capability", "deadline", "run", "step", "correlation", "causation", "hops", "via", "traceparent", "by", "refused", "reply_to", "type", "bounds")
 )  # fmt: skip
 
 
@@ -68,10 +69,11 @@ _Out = tuple[str, str, str, bytes, str, tuple[Any, ...]]
 class Tasks:
     """The room of tasks in one mesh."""
 
-    def __init__(self, store: Store, keys: Keys, replies: Replies) -> None:
+    def __init__(self, store: Store, keys: Keys, replies: Replies, boundaries: Boundaries | None = None) -> None:
         self._store = store
         self._keys = keys
         self._replies = replies
+        self.boundaries = boundaries or Boundaries()
         self.results = Results(store, keys, replies)
         self.result = self.results.result
         self._out = [self._outgoing(shard) for shard in range(keys.shards)]
@@ -123,13 +125,16 @@ class Tasks:
         wait: bool,
     ) -> tuple[Any, ...]:
         extra: list[Any] = []
-        if deadline is not None:
-            extra += ("deadline", moment(deadline, "deadline"))
         line = lineage.get()
+        until = moment(deadline, "deadline") if deadline is not None else ""
         if line is not None:
-            extra += ("correlation", line.correlation, "causation", line.causation)
-            if line.traceparent:
-                extra += ("traceparent", line.traceparent)
+            until = line.until(until)
+        if until:
+            extra += ("deadline", until)
+        if line is not None:
+            extra += (*line.pairs(), "bounds", self.boundaries.for_task())
+            if line.agent:
+                extra += ("by", line.agent)
         if priority != "normal":
             if priority not in LANES:
                 raise InvalidPayload(f"priority {priority!r} is not known; expected one of {', '.join(LANES)}")
@@ -196,6 +201,8 @@ class Tasks:
             raise PayloadConflict(
                 f"task {id} is known ({verdict.partition(' ')[2]}) with another payload; use a new id, or the same payload"
             )
+        if verdict.startswith("refused"):
+            raise refusal(verdict, f"task {id}", lineage.get())
         # An id that we made ourselves is known only when our own first try got through and its reply did not.
         return Task(self, id, verdict == "ok" or not given, told)
 

@@ -22,6 +22,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "keys codec settings moments loop suspicion rhythm",
         "forks",
         "record connections embedded batch lanes execution knowledge bids motions tally",
+        "boundaries envelope",
         "store workflow gossip",
         "replays",
         "replies",

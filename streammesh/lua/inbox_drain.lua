@@ -17,9 +17,12 @@ local moved, buried, limit, seen = 0, 0, tonumber(ARGV[2]), 0
 local function message(f, entry)
   if f.vote then return mourn(f.vote, agent, now) end
   local why = agent .. ' died before it answered'
+  if f.correlation then
+    trail(f.correlation, {what = 'heard', id = f.id or entry, by = agent, state = 'died', at = at})
+  end
   -- The auction itself says what became of it.
   if string.sub(f.type or '', 1, 8) == 'auction.' then return end
-  if f.reply_to then return answer(f.id or '', {waiters = f.reply_to}, 'died', why, now) end
+  if f.reply_to then return answer(f.request or f.id or '', {waiters = f.reply_to}, 'died', why, now) end
   letter('inbox', f.id or entry, f.payload, 'message_undelivered', 'message ' .. (f.type or '') .. ' to ' .. agent .. ', which died', nil,
     agent, at)
   buried = buried + 1

@@ -1,28 +1,47 @@
 #!lua
--- Puts a message into the mail of a live agent.
+-- Publishes a message: into the mail of a live agent, to everybody, or on a topic. What it belongs to is held to its bounds.
 -- KEYS 1 prefix of shard 0
--- ARGV 1 agent  2.. fields and values of the entry (`deadline` may be '+ms')
--- Returns 'ok' | 'missing' (no live agent of that id)
--- Called by messages.Messages.send
+-- ARGV 1 where: 'agent <id>' | 'broadcast' | 'topic <name>'  2 how many entries a broadcast or topic keeps, about
+--      3 bounds ('hops count fan_out', '' for none)  4 'forward' (never to an agent it has been with) | 'heard' (refused where
+--      nobody subscribes) | ''  5.. fields and values of the entry (`deadline` may be '+ms', and then an upper limit)
+-- Returns 'ok' | 'missing' (no live agent of that id) | 'unheard' | 'refused <guard> <limit>' (hops deadline messages fan_out cycle)
+-- Called by messages.Messages.publish
 local now = clock()
--- A call that is repeated because its reply was lost must not make a second message.
-for i = 2, #ARGV, 2 do
-  if ARGV[i] == 'id' and redis.call('EXISTS', TAG .. 'sent:' .. ARGV[i + 1]) == 1 then return 'ok' end
-end
-if redis.call('EXISTS', TAG .. 'agent:' .. ARGV[1]) == 0 then return 'missing' end
-local stream = TAG .. 'mail:' .. ARGV[1]
-if redis.call('EXISTS', stream) == 0 then make(stream, nil, ARGV[1], now) end
+local at = iso(now)
 local args = {}
-for i = 2, #ARGV do args[#args + 1] = ARGV[i] end
-for i = 1, #args, 2 do
-  if args[i] == 'deadline' and string.sub(args[i + 1], 1, 1) == '+' then
-    args[i + 1] = text(now + tonumber(string.sub(args[i + 1], 2)))
-  end
+for i = 5, #ARGV, 2 do
+  args[#args + 1] = ARGV[i]
+  args[#args + 1] = ARGV[i] == 'deadline' and earliest(ARGV[i + 1], now) or ARGV[i + 1]
 end
+local f = fields(args)
+-- A call that is repeated because its reply was lost must not make a second message.
+local sent = f.id and TAG .. 'sent:' .. f.id
+if sent and redis.call('EXISTS', sent) == 1 then return 'ok' end
+local where, name = string.match(ARGV[1], '^(%a+) ?(.*)$')
+local stream = TAG .. (where == 'agent' and 'mail:' .. name or where == 'topic' and 'topic:' .. name or 'broadcast')
+if where == 'agent' and redis.call('EXISTS', TAG .. 'agent:' .. name) == 0 then return 'missing' end
+if ARGV[4] == 'heard' then
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  if (groups.err or #groups == 0) and redis.call('ZCOUNT', stream .. ':readers', now - 10000, '+inf') == 0 then return 'unheard' end
+end
+f.bounds = ARGV[3]
+local what = 'message ' .. (f.type or '')
+if ARGV[4] == 'forward' and string.find(' ' .. (f.via or '') .. ' ', ' ' .. name .. ' ', 1, true) then
+  return refuse('cycle', name, f, what, now)
+end
+local refused = bounded(f, what, now)
+if refused then return refused end
 args[#args + 1] = 'at'
-args[#args + 1] = iso(now)
-redis.call('XADD', stream, '*', unpack(args))
-for i = 2, #ARGV, 2 do
-  if ARGV[i] == 'id' then redis.call('SET', TAG .. 'sent:' .. ARGV[i + 1], '1', 'PX', 60000) end
+args[#args + 1] = at
+if where == 'agent' then
+  if redis.call('EXISTS', stream) == 0 then make(stream, nil, name, now) end
+  redis.call('XADD', stream, '*', unpack(args))
+else
+  redis.call('XADD', stream, 'MAXLEN', '~', ARGV[2], '*', unpack(args))
+end
+if sent then redis.call('SET', sent, '1', 'PX', 60000) end
+if f.correlation then
+  trail(f.correlation, {what = 'message', id = f.id, name = f.type, to = ARGV[1], causation = f.causation, hops = f.hops,
+    by = f.source, at = at, request = f.reply_to and '1' or nil})
 end
 return 'ok'

@@ -68,7 +68,7 @@ local function away(stream, entries)
 end
 
 -- The optional fields of an entry, in their order on the wire; anything else a record carries as `header.<name>`.
-local WIRE = {'capability', 'deadline', 'run', 'step', 'correlation', 'causation', 'hops', 'traceparent', 'by', 'refused'}
+local WIRE = {'capability', 'deadline', 'run', 'step', 'correlation', 'causation', 'hops', 'via', 'traceparent', 'by', 'refused'}
 
 -- The most words of an entry that somebody added by hand: fields and values.
 local WIDEST = 2000
@@ -227,23 +227,84 @@ local function put(id, r, now)
   return entry
 end
 
+-- A deadline in ms, of words that are ms since 1970 or '+ms' from now: the earliest of them.
+local function earliest(words, now)
+  local best
+  for sign, digits in string.gmatch(words, '(%+?)(%d+)') do
+    local ms = tonumber(digits) + (sign == '+' and now or 0)
+    if not best or ms < best then best = ms end
+  end
+  return best and text(best) or words
+end
+
+-- One line in the story of the flow `correlation`: what was sent in it, and what became of that. Kept for a day.
+local function trail(correlation, line)
+  local key = TAG .. 'flow:' .. correlation
+  if redis.call('RPUSH', key, cjson.encode(line)) > 20000 then
+    redis.call('RPOP', key)
+    redis.call('HINCRBY', TAG .. 'corr:' .. correlation, 'untold', 1)
+  end
+  redis.call('PEXPIRE', key, 86400000)
+end
+
+-- Refuses `what` for having come to a boundary: counted each time, told in the events once for each flow and guard.
+local function refuse(guard, limit, f, what, now)
+  redis.call('HINCRBY', TAG .. 'refused', guard, 1)
+  local key = TAG .. 'corr:' .. f.correlation
+  if redis.call('HSETNX', key, 'reached ' .. guard, '1') == 1 then
+    redis.call('PEXPIRE', key, 3600000)
+    event('boundary.reached', 'guard', guard, 'limit', limit, 'correlation', f.correlation, 'causation', f.causation or '',
+      'what', what, 'source', f.source or f.by or '', 'path', f.via or '', 'at', iso(now))
+  end
+  return 'refused ' .. guard .. ' ' .. limit
+end
+
+-- Whether `what` ('message <type>' | 'task <capability>') with the fields `f` would go beyond a boundary of its flow. `f.bounds` says
+-- 'hops count fan_out' (a fan-out of 0 is none). Returns nothing, or 'refused <guard> <limit>'.
+local function bounded(f, what, now)
+  local hops, count, fan = string.match(f.bounds or '', '^(%d+) (%d+) (%d+)$')
+  if not hops or not f.correlation then return end
+  if tonumber(f.hops or '0') > tonumber(hops) then return refuse('hops', hops, f, what, now) end
+  if f.deadline and (tonumber(f.deadline) or now + 1) <= now then return refuse('deadline', f.deadline, f, what, now) end
+  local key = TAG .. 'corr:' .. f.correlation
+  local kind = string.match(what, '^%a+') .. 's'
+  if redis.call('HINCRBY', key, kind, 1) > tonumber(count) then return refuse(kind, count, f, what, now) end
+  if fan ~= '0' and f.causation and redis.call('HINCRBY', key, 'fan ' .. f.causation, 1) > tonumber(fan) then
+    return refuse('fan_out', fan, f, what, now)
+  end
+  redis.call('PEXPIRE', key, 3600000)
+end
+
 -- Enqueues one task: record and entry, or record and due time. `kind` is what `usable` said of the stream, `extra` a flat list
 -- of names and values for the record: `waiters priority to` stay there, `header.x` is `x` in the entry, a deadline may be
--- '+ms'. Returns 'ok', or 'duplicate <state>' or 'conflict <state>' for a known id, and what the stream is now.
+-- '+ms' (and then a second one), `bounds` is for `bounded` alone. Returns 'ok', or 'duplicate <state>' or 'conflict <state>' for
+-- a known id, or 'refused <guard> <limit>', and what the stream is now.
 local function enqueue(stream, kind, capability, id, payload, when, extra, now, at)
   local key = TAG .. 'task:' .. id
   local known = redis.pcall('HMGET', key, 'state', 'payload')
   if known.err then return 'conflict unusable', kind end
   if known[1] then return (known[2] == payload and 'duplicate ' or 'conflict ') .. known[1], kind end
+  local line
+  for j = 1, #extra, 2 do
+    if extra[j] == 'deadline' then extra[j + 1] = earliest(extra[j + 1], now) end
+    if extra[j] == 'bounds' then line = fields(extra) end
+  end
+  if line then
+    local refused = bounded(line, 'task ' .. capability, now)
+    if refused then return refused, kind end
+    trail(line.correlation, {what = 'task', id = id, name = capability, causation = line.causation, hops = line.hops, by = line.by,
+      at = at})
+  end
   local entry = {'id', id, 'payload', payload, 'attempt', '1', 'at', at}
   local record = {'state', 'queued', 'capability', capability, 'payload', payload, 'enqueued_at', at}
   for j = 1, #extra, 2 do
     local name, value = extra[j], extra[j + 1]
-    if name == 'deadline' and string.sub(value, 1, 1) == '+' then value = text(now + tonumber(string.sub(value, 2))) end
-    record[#record + 1] = name
-    record[#record + 1] = value
+    if name ~= 'bounds' then
+      record[#record + 1] = name
+      record[#record + 1] = value
+    end
     if name == 'to' then name, value = 'capability', capability end
-    if name ~= 'waiters' and name ~= 'priority' then
+    if name ~= 'waiters' and name ~= 'priority' and name ~= 'bounds' then
       entry[#entry + 1] = string.sub(name, 1, 7) == 'header.' and string.sub(name, 8) or name
       entry[#entry + 1] = value
     end

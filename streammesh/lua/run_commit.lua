@@ -34,19 +34,25 @@ local function item()
   return h, records, e + 1, effects
 end
 
-local function effect(id, key, p)
+-- `flow`: hops and bounds of the run, where a handler started it.
+local function effect(id, key, p, flow)
   local verb, path, count = ARGV[p], ARGV[p + 1], tonumber(ARGV[p + 2])
   local a = p + 3
   if verb == 'task' then
     local extra = {'run', id, 'step', path}
     for j = a + 5, a + count - 1 do extra[#extra + 1] = ARGV[j] end
+    if flow[2] then
+      for _, word in ipairs({'causation', id, 'hops', text((tonumber(flow[1]) or 0) + 1), 'bounds', flow[2]}) do extra[#extra + 1] = word end
+    end
     redis.call('HSET', key, 'open ' .. path, 'task ' .. ARGV[a + 2])
     local stream = KEYS[tonumber(ARGV[a])]
     local kind = usable(stream)
     local word = kind and enqueue(stream, kind, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], extra, now, at)
     if word ~= 'ok' then
       -- Nothing was enqueued and nobody would ever answer: the refusal is the answer.
-      local why = kind and 'there is a task ' .. ARGV[a + 2] .. ' already: ' .. word or 'the key of its stream holds another type'
+      local refused = word and string.match(word, '^refused (.+)$')
+      local why = refused and 'it came to a boundary of its flow: ' .. refused or
+        kind and 'there is a task ' .. ARGV[a + 2] .. ' already: ' .. word or 'the key of its stream holds another type'
       tell(id, path, outcome(path, 'dead', why, at), now)
     end
   elseif verb == 'timer' then
@@ -60,6 +66,9 @@ local function effect(id, key, p)
     -- One child may be asked for in two places, which both wait for it.
     local known = redis.call('HMGET', TAG .. 'run:' .. ARGV[a], 'parent', 'path')
     redis.call('HSET', TAG .. 'run:' .. ARGV[a], 'parent', id, 'path', known[1] == id and known[2] .. ' ' .. path or path)
+    if flow[2] then
+      redis.call('HSET', TAG .. 'run:' .. ARGV[a], 'hops', text((tonumber(flow[1]) or 0) + 1), 'bounds', flow[2])
+    end
     if word ~= 'ok' then report(ARGV[a], now) end
   elseif verb == 'auction' then
     redis.call('HSET', key, 'open ' .. path, 'auction ' .. ARGV[a])
@@ -115,7 +124,8 @@ for n = 1, tonumber(ARGV[2]) do
       out[n] = tail
     else
       for j = h + 9, h + 8 + records do redis.call('RPUSH', journal, ARGV[j]) end
-      for _ = 1, effects do p = effect(id, key, p) end
+      local flow = effects > 0 and redis.call('HMGET', key, 'hops', 'bounds')
+      for _ = 1, effects do p = effect(id, key, p, flow) end
       if records > 0 then redis.call('HDEL', key, 'deaths') end
       if records > 0 or effects > 0 or word ~= 'continue' then
         redis.call('HSET', key, 'commit', attempt .. '.' .. commit, 'committed_at', seen + #tail)

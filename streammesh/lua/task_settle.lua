@@ -7,7 +7,8 @@
 --   reject   a=reason         b=retention ms            cancel  a=why    b=retention ms
 --   expire   a=why            b=retention ms            release (handed back: no failure is counted)
 --   delegate a=why          b=agent that shall have it ('' for the queue of its capability)
---   ack      (message) a=its id      b=client that waits c=word and answer, as 'replied {json}'; or 'dead <error>' with b=payload
+--   ack      (message) a=its id, flow and what the client calls it (the last two may be left out)
+--            b=client that waits     c=word and answer, as 'replied {json}'; or 'dead <error>' with b=payload
 -- Returns one word for each: 'ok' | 'stale' (not the owner; nothing changed) | 'broken' (the record is no hash)
 -- Fence: the record is running, owned by this agent, in this attempt. Safe to repeat: an attempt that this agent settled
 -- already answers 'ok' again, unless its task was queued anew since: then it is 'stale', and nothing changes.
@@ -30,9 +31,17 @@ for n = 1, tonumber(ARGV[2]) do
     if not p.err and p[1] and p[1][2] == me then
       local space = string.find(c, ' ', 1, true)
       local word, said = string.sub(c, 1, (space or 1) - 1), string.sub(c, (space or 0) + 1)
+      local id, flow, asked = string.match(a, '^(%S*) ?(%S*) ?(%S*)$')
+      if id then a = asked ~= '' and asked or id end
+      if flow and flow ~= '' then
+        trail(flow, {what = 'heard', id = id, by = me, state = word, at = at,
+          error = word ~= 'replied' and word ~= 'forwarded' and said or nil})
+      end
       if word == 'dead' then
-        letter('inbox', a, b, 'message_failed', said, '1', me, at)
-      elseif b ~= '' and space then
+        letter('inbox', id or a, b, 'message_failed', said, '1', me, at)
+      elseif word == 'not_understood' and b == '' then
+        event('message.not_understood', 'message', a, 'agent', me, 'correlation', flow or '', 'msg', said, 'at', at)
+      elseif b ~= '' and space and word ~= 'forwarded' then
         local stream = TAG .. 'replies:' .. b
         redis.call('XADD', stream, 'MAXLEN', '~', 10000, '*', 'id', a, 'state', word, 'value', said)
         redis.call('PEXPIRE', stream, 600000)

@@ -262,7 +262,9 @@ class Shard:
         self.run("stream_open", *(capability_of(stream) for stream in streams), agent, streams=streams)
 
     def send(self, agent: str, **fields: str) -> str:
-        return str(self.run("message_send", agent, *(word for pair in fields.items() for word in pair)))
+        return str(
+            self.run("message_send", f"agent {agent}", 0, "", "", *(word for pair in fields.items() for word in pair))
+        )
 
     # -- what others do, and what goes wrong
 
