@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from streammesh.claims import Claims
-from streammesh.messages import Message
+from streammesh.envelope import Message
 from streammesh.registry import Card
 from streammesh.tending import Tending
 

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 from streammesh.bids import Bid, Call, Refusal
 from streammesh.claims import Claims, Held
+from streammesh.envelope import Message
 from streammesh.errors import ConfigError, MeshError
 from streammesh.handlers import told
 from streammesh.keys import check_name
 from streammesh.lanes import Lanes
 from streammesh.mesh import Mesh
-from streammesh.messages import Message
 from streammesh.perform import Performer
 from streammesh.tending import Tending
 

@@ -29,7 +29,7 @@ from streammesh.record import lineage, new_id
 from streammesh.replies import Replies
 from streammesh.store import Store
 
-__all__ = ["Message", "Messages", "check_type"]
+__all__ = ["Messages", "check_type"]
 
 #: About how many broadcast messages are kept for readers that are behind.
 BROADCAST_KEPT = 1000

@@ -14,11 +14,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from streammesh import codec
+from streammesh.envelope import Message
 from streammesh.errors import VoteNotFound
 from streammesh.handlers import in_thread, told
 from streammesh.hearing import Hearing
 from streammesh.mesh import Mesh
-from streammesh.messages import Message
 from streammesh.motions import Ballot, said_of, words_of
 from streammesh.tending import Tending
 

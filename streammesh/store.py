@@ -51,7 +51,12 @@ def load_script(name: str, *, shebang: bool = True, movable: bool = False) -> Sc
     folder = resources.files("streammesh") / "lua"
     first, _, body = (folder / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
     named = re.search(r"^-- With (.+)$", body, re.MULTILINE)
-    preludes = ["prelude", *(["prelude_clock"] if movable else []), *(named[1].split(", ") if named else ())]
+    preludes = [
+        "prelude",
+        "prelude_task",
+        *(["prelude_clock"] if movable else []),
+        *(named[1].split(", ") if named else ()),
+    ]
     shared = "".join((folder / f"{prelude}.lua").read_text(encoding="utf-8") for prelude in preludes)
     text = (first + "\n" if shebang else "") + shared + body
     return Script(name, text, sha1(text.encode()).hexdigest())
