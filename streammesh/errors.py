@@ -52,8 +52,6 @@ MeshError
     RemoteError               the handler of the request raised
     Refused                   the agent looked at the request and declined; nothing was done
     RequestTimeout            no answer before the deadline; outcome unknown
-    NoSubscriber              nobody listens to that topic, and somebody was required to
-    BroadcastGap              a subscription fell behind what its topic keeps; it says from where to where
   BoundaryError               a flow of tasks and messages came to a boundary; nothing was sent
     HopLimit                  too many in a row, each caused by the one before
     Cycle                     forwarded to an agent that it has been with
@@ -67,10 +65,10 @@ from __future__ import annotations
 
 __all__ = [
     "AgentDied", "AuctionCancelled", "AuctionError", "AuctionExpired", "AuctionFailed", "AuctionNotFound",
-    "BallotRefused", "BoundaryError", "BroadcastGap", "BudgetExceeded", "ConfigError", "Cycle", "DeadlinePassed",
+    "BallotRefused", "BoundaryError", "BudgetExceeded", "ConfigError", "Cycle", "DeadlinePassed",
     "Defer", "HistoryFull", "HopLimit", "InvalidName", "InvalidPayload", "InvalidSchedule",
     "InvalidURL", "InvalidVote", "LeaseLost", "MeshError", "MeshMismatch", "MessageError", "NoBids",
-    "NoCapableAgent", "NoSubscriber", "NoVoters", "NonDeterminism", "NotUnderstood", "PayloadConflict", "PayloadError",
+    "NoCapableAgent", "NoVoters", "NonDeterminism", "NotUnderstood", "PayloadConflict", "PayloadError",
     "PayloadTooLarge", "Refuse", "Refused", "Reject", "RemoteError", "RequestTimeout", "ResultTimeout", "Retry",
     "RunCancelled", "RunConflict", "RunError", "RunFailed", "RunNotFound", "ScheduleNotFound", "ServerFull",
     "ServerUnfit", "StepFailed", "StepInDoubt", "StepNotFound", "StoreUnavailable", "TaskCancelled", "TaskDead",
@@ -333,19 +331,6 @@ class Refused(MessageError):
 
 class RequestTimeout(MessageError, TimeoutError):
     """No answer before the deadline; whether the agent acted is unknown."""
-
-
-class NoSubscriber(MessageError):
-    """Nobody subscribes to that topic, and ``require_subscriber`` was given; nothing was published."""
-
-
-class BroadcastGap(MessageError):
-    """Messages of a topic were trimmed before this subscription had read them: those after ``after`` and before ``first``."""
-
-    def __init__(self, message: str, *, after: str = "", first: str = "") -> None:
-        super().__init__(message)
-        self.after = after
-        self.first = first
 
 
 class BoundaryError(MeshError):

@@ -1,10 +1,9 @@
 #!lua
--- Publishes a message: into the mail of a live agent, to everybody, or on a topic. What it belongs to is held to its bounds.
+-- Publishes a message: into the mail of a live agent, or to everybody. What it belongs to is held to its bounds.
 -- KEYS 1 prefix of shard 0
--- ARGV 1 where: 'agent <id>' | 'broadcast' | 'topic <name>'  2 how many entries a broadcast or topic keeps, about
---      3 bounds ('hops count fan_out', '' for none)  4 'forward' (never to an agent it has been with) | 'heard' (refused where
---      nobody subscribes) | ''  5.. fields and values of the entry (`deadline` may be '+ms', and then an upper limit)
--- Returns 'ok' | 'missing' (no live agent of that id) | 'unheard' | 'refused <guard> <limit>' (hops deadline messages fan_out cycle)
+-- ARGV 1 where: 'agent <id>' | 'broadcast'  2 how many entries a broadcast keeps, about
+--      3 bounds ('hops count fan_out', '' for none)  4 'forward' (never to an agent it has been with) | ''  5.. fields and values of the entry (`deadline` may be '+ms', and then an upper limit)
+-- Returns 'ok' | 'missing' (no live agent of that id) | 'refused <guard> <limit>' (hops deadline messages fan_out cycle)
 -- Called by messages.Messages.publish
 local now = clock()
 local at = iso(now)
@@ -18,12 +17,8 @@ local f = fields(args)
 local sent = f.id and TAG .. 'sent:' .. f.id
 if sent and redis.call('EXISTS', sent) == 1 then return 'ok' end
 local where, name = string.match(ARGV[1], '^(%a+) ?(.*)$')
-local stream = TAG .. (where == 'agent' and 'mail:' .. name or where == 'topic' and 'topic:' .. name or 'broadcast')
+local stream = TAG .. (where == 'agent' and 'mail:' .. name or 'broadcast')
 if where == 'agent' and redis.call('EXISTS', TAG .. 'agent:' .. name) == 0 then return 'missing' end
-if ARGV[4] == 'heard' then
-  local groups = redis.pcall('XINFO', 'GROUPS', stream)
-  if (groups.err or #groups == 0) and redis.call('ZCOUNT', stream .. ':readers', now - 10000, '+inf') == 0 then return 'unheard' end
-end
 f.bounds = ARGV[3]
 local what = 'message ' .. (f.type or '')
 if ARGV[4] == 'forward' and string.find(' ' .. (f.via or '') .. ' ', ' ' .. name .. ' ', 1, true) then
