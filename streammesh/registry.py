@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from streammesh.cards import agent_card
 from streammesh.errors import ServerFull, UnknownAgent
 from streammesh.keys import Keys, check_name
 from streammesh.moments import iso_now
@@ -185,6 +186,16 @@ class Registry:
             names = ", ".join(sorted(agent.id for agent in everyone)[:8]) or "nobody"
             raise UnknownAgent(f"no live agent has the id or name {to!r}; alive: {names}")
         return min(matches, key=lambda agent: (agent.busy / max(1, agent.slots), agent.id))
+
+    async def card(self, agent: str) -> dict[str, Any]:
+        """The A2A AgentCard of a live agent (id or name), as JSON values; see `streammesh.cards`. Raises UnknownAgent."""
+        one = await self.resolve(agent)
+        said = await self._store.commands([("HGETALL", self._keys.cap(name)) for name in one.capabilities])
+        skills = [
+            (name, dict(zip(flat[::2], flat[1::2], strict=True)))
+            for name, flat in zip(one.capabilities, said, strict=True)
+        ]
+        return agent_card(self._keys.namespace, one.id, one.name, skills)
 
     async def capabilities(self) -> dict[str, dict[str, str]]:
         """Every capability that was ever used -> the fields of its hash (paused, retries, timeout …)."""

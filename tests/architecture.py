@@ -17,7 +17,7 @@ from pathlib import Path
 LEVELS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "errors health commands places choice breaker",
+        "errors health commands places choice breaker cards",
         "records",
         "keys codec settings moments loop suspicion rhythm",
         "forks",

@@ -13,6 +13,7 @@ from streammesh.cli.output import Output
 from streammesh.cli.parameters import DURATION
 from streammesh.cli.session import Noun, command
 from streammesh.moments import duration
+from streammesh.peers import Membership
 
 if TYPE_CHECKING:
     from streammesh.mesh import Mesh
@@ -105,6 +106,40 @@ async def show(mesh: Mesh, out: Output, agent: str) -> None:
     pairs = [(name, one.fields.get(name)) for name in (*first, *rest)]
     shown = [(name, out.moment(text, now) if name.endswith("_at") else text) for name, text in pairs]
     out.pairs([("id", one.id), *shown, ("holds", "\n".join(holds) or "nothing")])
+
+
+@command(agents_command)
+@click.argument("agent")
+async def card(mesh: Mesh, out: Output, agent: str) -> None:
+    """The agent's card as A2A writes it (AgentCard JSON): name, skills, modes; its url is an address in this mesh."""
+    out.object(await mesh.registry.card(agent))
+
+
+@command(agents_command)
+@click.option("--since", metavar="PLACE", default="0-0", help="Only what came after this place of the feed.")
+async def members(mesh: Mesh, out: Output, since: str) -> None:
+    """Who joined, changed, left and died, in order; each line begins with its place in the feed."""
+    rows = [
+        Membership.read(place, dict(zip(flat[::2], flat[1::2], strict=True)))
+        for place, flat in await mesh.store.command("XRANGE", mesh.keys.members, f"({since}", "+")
+    ]
+    if out.json:
+        out.lines(
+            [
+                {
+                    "cursor": one.cursor, "type": one.type, "agent": one.agent, "reason": one.reason, "at": one.at,
+                    "capabilities": list(one.capabilities),
+                }
+                for one in rows
+            ]
+        )  # fmt: skip
+    elif rows:
+        out.table(
+            ("PLACE", "WHAT", "AGENT", "REASON", "CAPABILITIES"),
+            [(one.cursor, one.type, one.agent, one.reason, " ".join(one.capabilities)) for one in rows],
+        )
+    else:
+        out.note("nobody joined or left since then")
 
 
 async def _held(mesh: Mesh, one: AgentInfo, limit: int = 100) -> list[str]:

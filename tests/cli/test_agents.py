@@ -114,3 +114,32 @@ def test_a_capability_that_is_not_there(cli: Cli, shop: Cli) -> None:
 def test_the_process_that_answers_is_the_one_that_is_listed(shop: Cli) -> None:
     pid = shop.ok("agents", "ls", "--json").json["pid"]
     os.kill(pid, 0)
+
+
+#: What the A2A specification 0.3.0 requires of an AgentCard and of its skills, with their JSON types.
+CARD = {
+    "protocolVersion": str, "name": str, "description": str, "url": str, "version": str, "capabilities": dict,
+    "defaultInputModes": list, "defaultOutputModes": list, "skills": list,
+}  # fmt: skip
+SKILL = {"id": str, "name": str, "description": str, "tags": list}
+
+
+def test_the_card_is_an_a2a_agent_card(shop: Cli) -> None:
+    card = shop.ok("agents", "card", "shop").json
+    assert {name: type(value) for name, value in card.items()} == CARD
+    assert card["skills"]
+    for skill in card["skills"]:
+        assert {name: type(value) for name, value in skill.items()} == SKILL
+        assert all(isinstance(tag, str) for tag in skill["tags"])
+    assert (card["name"], card["url"].endswith("/shop.1")) == ("shop", True)
+    assert "greet" in [skill["id"] for skill in card["skills"]]
+    assert not any(card["capabilities"].values()), "nothing is claimed that is not there"
+    assert shop("agents", "card", "nobody").code == 4
+
+
+def test_members_tells_who_came_and_went(shop: Cli) -> None:
+    first, *_ = shop.ok("agents", "members", "--json").objects
+    assert (first["type"], first["reason"], first["agent"]) == ("joined", "new", "shop.1")
+    later = shop.ok("agents", "members", "--json", "--since", first["cursor"]).objects
+    assert first not in later
+    assert shop.ok("agents", "members").lines[0].split() == ["PLACE", "WHAT", "AGENT", "REASON", "CAPABILITIES"]
