@@ -106,7 +106,12 @@ class Inherited:
 
     def given(self, path: str, effect: Effect | None) -> None:
         """The workflow has come to a command that is on record."""
-        if path in self._commands and path not in self._answered and effect is not None and effect.verb in _OPENING:
+        if (
+            path in self._commands
+            and path not in self._answered
+            and effect is not None
+            and effect.verb not in _DONE_AT_ONCE
+        ):
             self._open[path] = effect
 
     def closed(self, path: str) -> bool:

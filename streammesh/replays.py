@@ -64,7 +64,7 @@ def replay(workflow: Workflow, records: Sequence[Mapping[str, Any]], *, id: str 
     keys = Keys("replay")
 
     def begin(execution: Execution, input: dict[str, Any]) -> Coroutine[Any, Any, Any]:
-        return cast("Coroutine[Any, Any, Any]", workflow.function(Run(execution, keys), **input))
+        return cast("Coroutine[Any, Any, Any]", workflow.function(Run(execution, keys, _nobody, _nobody), **input))
 
     execution = Execution(id or _id(journal), begin)
     try:
@@ -100,6 +100,11 @@ def replay_every_prefix(workflow: Workflow, records: Sequence[Mapping[str, Any]]
                 f"with the first {length} records only the code asks for {', '.join(more)}, and never does with all"
             )
     return whole
+
+
+async def _nobody(*args: Any, **about: Any) -> Any:
+    """Stands for the other agents: the steps that would ask them are not run in a replay."""
+    raise AssertionError("no step runs in a replay")
 
 
 def _id(journal: Sequence[Mapping[str, Any]]) -> str:

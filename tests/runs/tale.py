@@ -46,6 +46,12 @@ def make_agent(url: str, namespace: str) -> Agent:
         child = await run.child("kid", n=2)
         return [doubled, done, said, child]
 
+    @agent.workflow("wide")
+    async def wide(run: Run) -> Sequence[Any]:
+        """For forks: something is open all the time."""
+        waiting = asyncio.create_task(run.call("nobody"))
+        return [await run.call("double", n=1), await run.call("double", n=2), await waiting]
+
     return agent
 
 

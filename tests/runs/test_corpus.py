@@ -145,3 +145,13 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidPayload, match="line 2 of the journal"):
         journal_of('{"what":"start"}\nnonsense')
     assert read(JOURNALS[0]) == journal_of(json.dumps(read(JOURNALS[0])))
+
+
+def test_other_agents_are_not_asked_in_a_replay() -> None:
+    async def asking(run: Run, how: str) -> Any:
+        return await (run.vote("which?", ["a", "b"]) if how == "vote" else run.auction("work"))
+
+    for how, step in (("vote", "electorate.0"), ("auction", "work.bidders.0")):
+        start = {"what": "start", "workflow": "asking", "version": 1, "input": {"how": how}}
+        found = replay(Workflow.make("asking", 1, asking), [start])
+        assert (found.ended, found.asks) == ("", (step,))

@@ -93,6 +93,11 @@ def test_what_was_open_is_set_in_motion_again_under_the_new_id() -> None:
     assert execution.records[0] == {"what": "reissued", "paths": ["0:echo.0"]}
     tasks = [effect.args[2] for effect in execution.effects if effect.verb == "task"]
     assert tasks == ["f1:0:echo.0", "f1:1:echo.0"]
+    # Lost before it was committed, it is asked for again; committed, it is not.
+    effects, records = execution.effects, execution.records
+    assert execute(chain, fork.journal, "f1").effects == effects
+    after = execute(chain, fork.journal + records, "f1")
+    assert (after.records, after.effects) == ([], [])
     state, value = fork.run()
     assert state == "succeeded"
     # The detached child and the other one had begun and ended under their old names, and are not begun again.
