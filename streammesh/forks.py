@@ -24,8 +24,8 @@ from streammesh.records import COMMANDS, is_told
 
 __all__ = ["Inherited", "opening", "taken_over"]
 
-#: Verbs that open a command which somebody will answer.
-_OPENING = frozenset(("task", "timer", "child", "wait", "vote"))
+#: Verbs that open no command which somebody will answer.
+_DONE_AT_ONCE = frozenset(("drop", "redis", "status"))
 #: Paths that are listed when one is not known.
 _LISTED = 40
 
