@@ -14,6 +14,8 @@ from ops.bench.size import TINY
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_group_runs_on_real_processes_and_loses_nothing(group: str) -> None:
+    if group == "dbos":
+        pytest.importorskip("dbos", reason="DBOS is not installed: then the group says so, and has no figures")
     figures = GROUPS[group](TINY, lambda line: None)
     assert figures
     for figure in figures:
@@ -21,6 +23,13 @@ def test_every_group_runs_on_real_processes_and_loses_nothing(group: str) -> Non
         assert figure.value >= 0
         if figure.name.startswith(("lost", "settled twice", "records after")):
             assert figure.met, figure
+
+
+def test_what_is_not_installed_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ops.bench.beside.find_spec", lambda name: None)
+    assert GROUPS["dbos"](TINY, said.append) == []
+    assert "pip install 'streammesh[bench]'" in said[0]
 
 
 def test_a_ratio_is_the_median_of_the_rounds_own_ratios() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ops.bench as package
-from ops.bench import crash, drain, room, runs, waits
+from ops.bench import beside, crash, drain, room, runs, waits
 from ops.bench.figures import Figure, as_json, table
 from ops.bench.size import FULL, TINY, Size
 
@@ -31,6 +31,7 @@ GROUPS: dict[str, Callable[[Size, Callable[[str], None]], list[Figure]]] = {
     "parked": runs.parked,
     "timers": runs.timers,
     "takeover": runs.takeover,
+    "dbos": beside.measure,
     "flat": room.flat,
 }
 SLOW = frozenset(["flat"])

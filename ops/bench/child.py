@@ -40,6 +40,10 @@ async def main(role: str, url: str, options: dict[str, Any]) -> None:
         from ops.bench import flows
 
         roles = flows.ROLES
+    elif role == "dbos":
+        from ops.bench import beside
+
+        roles = beside.ROLES
     else:
         from ops.bench import clients
 
