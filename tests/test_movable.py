@@ -12,6 +12,7 @@ from streammesh.errors import TaskExpired
 from streammesh.movable import MeshClock
 from streammesh.registry import Card
 from streammesh.store import load_script
+from streammesh.sweep import Sweep
 from streammesh.sync import Mesh as SyncMesh
 from tests.eventually import eventually
 from tests.guide.conftest import serve  # noqa: F401 (a fixture)
@@ -88,12 +89,13 @@ async def test_agents_live_through_a_jump_and_notice_it(mesh: Mesh, mesh_clock: 
 
 
 async def test_for_agents_and_the_sweep_no_time_has_passed(mesh: Mesh, mesh_clock: MeshClock) -> None:
+    sweep = Sweep(mesh.store, mesh.keys, mesh.registry)
     # Of an agent that does not beat meanwhile: what is looked at is what the move itself does.
     id, _ = await mesh.registry.join(Card("still", "boot", 30.0, (), {"state": "ready"}))
-    await mesh.store.run("task_sweep", [mesh.keys.prefix()], [30_000, 15_000, 0, id])
+    await sweep.once([[]], [[]], 30.0, 15.0)
     await mesh_clock.jump(days=40)
     assert [(one.id, one.age < 10) for one in await mesh.agents()] == [(id, True)]
-    await mesh.store.run("task_sweep", [mesh.keys.prefix()], [30_000, 15_000, 0, id])
+    await sweep.once([[]], [[]], 30.0, 15.0)
     # After a gap nothing would be taken from the dead for a lease.
     assert await mesh.store.command("HGET", f"{mesh.keys.prefix()}sweep", "grace") is None
     assert (await mesh.registry.expire()).dead == ()

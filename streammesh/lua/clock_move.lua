@@ -12,7 +12,7 @@ if redis.call('EXISTS', TAG .. 'meta') == 1 then redis.call('HSET', TAG .. 'meta
 for _, beats in ipairs({TAG .. 'agents', TAG .. 'inboxes'}) do
   for _, agent in ipairs(redis.call('ZRANGE', beats, 0, -1)) do redis.call('ZINCRBY', beats, text(by), agent) end
 end
-for _, name in ipairs({'tick', 'grace'}) do
+for _, name in ipairs({'tick', 'grace', 'held'}) do
   local known = redis.call('HGET', TAG .. 'sweep', name)
   if known then redis.call('HSET', TAG .. 'sweep', name, text(tonumber(known) + by)) end
 end
