@@ -24,7 +24,7 @@ from typing import Any
 from streammesh import codec
 from streammesh.claims import Claims, Held
 from streammesh.commands import Start
-from streammesh.errors import HistoryFull, MeshError, NonDeterminism, PayloadError
+from streammesh.errors import HistoryFull, MeshError, NonDeterminism, PayloadError, WorkflowRunaway
 from streammesh.execution import Execution
 from streammesh.handlers import in_thread, told
 from streammesh.journal import Commit
@@ -160,7 +160,7 @@ class _Activation:
                     if word != "more":
                         return
                 peek = self._missed()
-        except (NonDeterminism, HistoryFull, PayloadError) as error:
+        except (NonDeterminism, HistoryFull, PayloadError, WorkflowRunaway) as error:
             await self._get_stuck(str(error))
         except MeshError:
             raise

@@ -216,6 +216,10 @@ class HistoryFull(RunError):
     """The journal is longer than a run's may be; end such workflows by `Run.continue_as_new` in time."""
 
 
+class WorkflowRunaway(RunError):
+    """A workflow goes on and on without waiting for anything outside; the text says where. Its run is stuck."""
+
+
 class ScheduleNotFound(MeshError):
     """No schedule of that name: never made here, or removed."""
 

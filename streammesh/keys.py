@@ -19,6 +19,7 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:vote:<id>:audit         STREAM  opening, ballots, refusals, deaths, closing; TTL once it is closed
     {mesh}:votes                   ZSET    vote -> ms until which it is listed
     {mesh}:workflows               SET     workflows that were ever started in this shard
+    {mesh}:user:<name>             any     what workflows keep themselves (Run.redis), in the shard of the run that wrote it
     {mesh}:due                     ZSET    ms -> task:<id>: delayed tasks and retries; run <id> <path>: timers; schedule <name>; auction <id>
     {mesh}:schedule:<name>         HASH    a schedule: its definition, its next occurrence, what it started last
     {mesh}:schedules               SET     names of the schedules in this shard
@@ -154,6 +155,9 @@ class Keys:
 
     def mail(self, agent: str, shard: int = 0) -> str:
         return f"{self.prefix(shard)}mail:{agent}"
+
+    def user(self, name: str, shard: int = 0) -> str:
+        return f"{self.prefix(shard)}user:{name}"
 
     def inboxes(self, shard: int = 0) -> str:
         return f"{self.prefix(shard)}inboxes"

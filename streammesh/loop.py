@@ -13,12 +13,17 @@ import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from zlib import crc32
 
-from streammesh.places import maker
+from streammesh.errors import WorkflowRunaway
+from streammesh.places import maker, place
 
 __all__ = ["RunLoop", "RunTask"]
+
+
+#: Callbacks in one go, from one thing that happens to the next, that no sensible workflow has.
+TURNS = 200_000
 
 
 class Scope:
@@ -80,6 +85,8 @@ class RunLoop(asyncio.AbstractEventLoop):
         #: What went wrong where nobody was looking.
         self.problems: list[dict[str, Any]] = []
         self._closed = False
+        #: How often it was driven.
+        self.drives = 0
         #: The scope of what runs in no task.
         self.loose = Scope("")
         #: Tasks that were made in the order of a list, for coroutines that asyncio will bring in the order of a set.
@@ -88,10 +95,19 @@ class RunLoop(asyncio.AbstractEventLoop):
     # -- driving
 
     def drive(self) -> None:
-        """Run callbacks until none is ready."""
+        """Run callbacks until none is ready. Raises WorkflowRunaway when there are ever more."""
+        turns = 0
+        self.drives += 1
         with self._running():
             while self._ready:
                 handle = self._ready.popleft()
+                turns += 1
+                if turns > TURNS:
+                    task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
+                    at = place(cast(Any, task.get_coro()), False) if isinstance(task, RunTask) else "?"
+                    raise WorkflowRunaway(
+                        f"it went on for {TURNS} turns without waiting for a step, a timer or a signal; a loop with asyncio.sleep(0) does [{at}]"
+                    )
                 if not handle.cancelled():
                     try:
                         handle._run()

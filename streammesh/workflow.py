@@ -30,8 +30,10 @@ from streammesh.errors import ConfigError, InvalidPayload
 from streammesh.execution import Execution
 from streammesh.keys import LANES, Keys, check_id, check_name
 from streammesh.motions import Collected, Decision, Gathering, Motion, Poll, Voters, collected
+from streammesh.saga import Saga
+from streammesh.writes import checked
 
-__all__ = ["Run", "Saga", "Workflow", "child_id"]
+__all__ = ["Run", "Workflow", "child_id"]
 
 #: Payloads up to so many bytes are written into the journal as well, for people who read it.
 SHOWN = 256
@@ -65,21 +67,6 @@ class Workflow:
     def stream(self) -> str:
         """Its word in ``{mesh}:runs:<workflow>``."""
         return self.name if self.version == 1 else f"{self.name}@{self.version}"
-
-
-class Saga:
-    """Steps to undo what was done, run in reverse order if the block is left by an exception."""
-
-    def __init__(self) -> None:
-        self._undo: list[Callable[[], Awaitable[Any]]] = []
-
-    def undo(self, step: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> None:
-        """Remember how to undo what has just been done: ``step`` is called as ``step(*args, **kwargs)`` and awaited."""
-        self._undo.append(lambda: step(*args, **kwargs))
-
-    async def _back(self) -> None:
-        while self._undo:
-            await self._undo.pop()()
 
 
 #: Who may bid for a capability now, among those that are named.
@@ -343,6 +330,25 @@ class Run:
         """End this execution and go on with a new input and an empty journal, under the same id; unread signals come along."""
         raise Again(input)
 
+    def key(self, name: str) -> str:
+        """The key ``name`` of your own that lives with the run, for `redis`: of all runs of its shard (of all, where there is one)."""
+        return self._keys.user(check_id(name, "name of a key"), self._keys.shard_of(self.id))
+
+    async def redis(self, *writes: Sequence[Any]) -> list[Any]:
+        """Apply writes such as ``("INCRBY", run.key("stock"), -1)`` in the script that commits them: exactly once.
+
+        Returns their replies, journaled. Raises StepFailed when one is refused; those before it in the list are done.
+        """
+        execution, path = self._execution, self._execution.path("redis")
+        effect = Effect(
+            "redis", path, (execution.consumed, *checked(writes, self._keys.user("", self._keys.shard_of(self.id))))
+        )
+        if execution.command("step", "redis", {}, effect, path):
+            # The commit writes the record itself, with what came of it.
+            execution.records.pop()
+        result: list[Any] = await execution.outcome(path)
+        return result
+
     # -- the rest
 
     def patched(self, id: str) -> bool:
@@ -370,7 +376,7 @@ class Run:
             raise
         except BaseException:
             # Undoing is shielded from a second cancellation: half an undo is worse than none.
-            await asyncio.shield(asyncio.ensure_future(saga._back()))
+            await asyncio.shield(asyncio.ensure_future(saga.back()))
             raise
 
     def _chance(self, name: str) -> str:

@@ -17,8 +17,8 @@ from pathlib import Path
 LEVELS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "errors health commands places choice breaker cards",
-        "records",
+        "errors health commands places choice breaker cards saga",
+        "records writes",
         "keys codec settings moments loop suspicion rhythm",
         "forks",
         "record connections embedded batch lanes execution knowledge bids motions tally",

@@ -35,6 +35,7 @@ ASK = {
     "workflows": ["SMEMBERS {key}"],
     "schedule": ["HGETALL {key}"],
     "schedules": ["SMEMBERS {key}"],
+    "user": ["TYPE {key}"],
     "due": ["ZRANGE {key} 0 9 WITHSCORES"],
     "dead": ["XRANGE {key} - + COUNT 3"],
     "inboxes": ["ZRANGE {key} 0 -1 WITHSCORES"],

@@ -11,6 +11,7 @@
 --        vote    vote id, then pairs as of vote_open
 --        drop    target ('task <id>' | 'timer' | 'child <id>' | 'vote <id>' | 'wait')               wait    what for
 --        child   run id, workflow, version, input, close policy                      status  JSON
+--        redis   `after`, number of writes, then for each: number of words, the words (see writes.py)
 --        auction its id, number of terms, the terms (see auction_open), then the bidders
 -- Returns for each {word, records told meanwhile …}: 'ok' | 'more' (there is something unread: nothing was changed, read it
 --      and come again) | 'fenced' (no longer this attempt's run; nothing was changed)
@@ -32,6 +33,53 @@ local function item()
   for _ = 1, effects do p = p + 3 + tonumber(ARGV[p + 2]) end
   i = p
   return h, records, e + 1, effects
+end
+
+local function reply_json(value)
+  if type(value) == 'number' then return text(value) end
+  if type(value) == 'table' then value = value.ok end
+  return value and cjson.encode(value) or 'null'
+end
+
+-- The writes that a workflow may commit, by the type of key that they want ('any': whatever is there).
+local WRITES = {
+  string = ' SET SETNX SETEX PSETEX APPEND INCR INCRBY INCRBYFLOAT DECR DECRBY ',
+  hash = ' HSET HSETNX HDEL HINCRBY HINCRBYFLOAT ', list = ' LPUSH RPUSH LREM LTRIM ', set = ' SADD SREM ',
+  zset = ' ZADD ZINCRBY ZREM ', stream = ' XADD ', any = ' DEL EXPIRE PEXPIRE PERSIST ',
+}
+
+-- Applies a workflow's own writes; returns their journal record. The types of all keys are looked at before the first of them.
+local function write(path, a)
+  local place, whys, replies = a + 2, nil, {}
+  local count = tonumber(ARGV[a + 1])
+  for n = 1, count do
+    local name, k = ARGV[place + 1], ARGV[place + 2]
+    local wanted, kind = nil, redis.call('TYPE', k)
+    for wants, names in pairs(WRITES) do
+      if string.find(names, ' ' .. name .. ' ', 1, true) then wanted = wants end
+    end
+    kind = kind.ok or kind
+    if not wanted or string.sub(k, 1, #TAG + 5) ~= TAG .. 'user:' then
+      whys = whys or name .. ' of this key is not allowed'
+    elseif wanted ~= 'any' and kind ~= 'none' and kind ~= wanted and name ~= 'SET' then
+      whys = whys or 'nothing was written: ' .. name .. ' wants a ' .. wanted .. ', and ' .. k .. ' is a ' .. kind
+    end
+    place = place + 1 + tonumber(ARGV[place])
+  end
+  place = a + 2
+  for n = 1, whys and 0 or count do
+    local words = tonumber(ARGV[place])
+    local got = redis.pcall(unpack(ARGV, place + 1, place + words))
+    if type(got) == 'table' and got.err then
+      whys = 'write ' .. n .. ' of ' .. count .. ' (' .. ARGV[place + 1] .. ' ' .. ARGV[place + 2] .. ') was refused, those before it are done: ' .. got.err
+      break
+    end
+    replies[n] = reply_json(got)
+    place = place + 1 + words
+  end
+  return '{"what":"step","path":"' .. path .. '","name":"redis",' ..
+    (whys and '"error":' .. cjson.encode(whys) or '"result":[' .. table.concat(replies, ',') .. ']') ..
+    ',"after":' .. ARGV[a] .. ',"at":"' .. at .. '"}'
 end
 
 -- `flow`: hops and bounds of the run, where a handler started it.
@@ -85,6 +133,8 @@ local function effect(id, key, p, flow)
     for j = a + 1, a + count - 1, 2 do v[ARGV[j]] = ARGV[j + 1] end
     local word = open_vote(ARGV[a], v, now)[1]
     if word ~= 'ok' then tell(id, path, outcome(path, 'dead', 'there is a vote ' .. ARGV[a] .. ' already', at), now) end
+  elseif verb == 'redis' then
+    tell(id, '', write(path, a), now)
   elseif verb == 'status' then
     redis.call('HSET', key, 'status', ARGV[a])
   elseif verb == 'drop' then
