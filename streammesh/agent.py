@@ -28,6 +28,7 @@ from streammesh.keys import check_name
 from streammesh.mesh import Mesh
 from streammesh.messages import check_type
 from streammesh.peers import Membership
+from streammesh.rq.bridge import Bridge, bridged
 from streammesh.serving import Serving
 from streammesh.workflow import Workflow
 
@@ -60,6 +61,7 @@ class Agent:
         self.watching: list[tuple[frozenset[str], Callable[[Membership], Any]]] = []
         self.bidders: dict[str, BidFunction] = {}
         self.voters: dict[str, Callable[..., Any]] = {}
+        self.bridges: dict[str, Bridge] = {}
         self._serving: Serving | None = None
         self._stuck = 0
 
@@ -107,6 +109,31 @@ class Agent:
             return function
 
         return declare
+
+    def rq(
+        self,
+        function: str,
+        *,
+        queue: str = "default",
+        capability: str | None = None,
+        url: str | None = None,
+        timeout: float = 180.0,
+        retries: int = 0,
+        retry: tenacity.BaseRetrying | None = None,
+        retention: float | None = None,
+        callbacks: bool = True,
+    ) -> None:
+        """Offer a function that RQ's workers run: ``agent.rq("reports.build", queue="high")``.
+
+        Each task becomes one job of that queue (JSON serializer: start them as ``rq worker -S json high``) and ends as the job
+        does; ``timeout`` seconds are RQ's to enforce, cancelling the task cancels or stops the job. ``capability`` is the
+        function's name unless given, ``url`` the mesh's own server. ``callbacks=False`` where RQ's workers do not have
+        streammesh installed: then the end of a job is seen about a second later. Retries are those of the mesh, each a job
+        of its own. Raises ConfigError.
+        """
+        bridge = self.bridges.setdefault(url or "", Bridge(url))
+        work = bridged(bridge, function, queue, timeout, callbacks=callbacks)
+        self.capability(capability or function, retries=retries, retry=retry, retention=retention)(work)
 
     def workflow(self, name: str, *, version: int = 1) -> Callable[[_Function], _Function]:
         """Declare a workflow: ``async def f(run: Run, **input)``. Runs keep the version that they were started with."""
@@ -189,6 +216,8 @@ class Agent:
                         f"agent {self.name!r} has a handler for {name!r} already; {other.name!r} brings another"
                     )
         self.handlers.update(other.handlers)
+        # By what they are, not by their URL: the handlers that were taken over hold their own.
+        self.bridges.update({f"{other.name} {url}": bridge for url, bridge in other.bridges.items()})
         self.listeners.update(other.listeners)
         self.workflows.update(other.workflows)
         self.predicates.update(other.predicates)
@@ -217,6 +246,8 @@ class Agent:
         try:
             await serving.serve(burst=burst)
         finally:
+            for bridge in self.bridges.values():
+                await bridge.close()
             self._stuck = len(serving.performer.stuck) if hasattr(serving, "performer") else 0
             self._serving = None
 

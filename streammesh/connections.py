@@ -19,7 +19,7 @@ from redis.retry import Retry as SyncRetry
 
 from streammesh.errors import ConfigError, InvalidURL, MeshError, ServerFull, StoreUnavailable
 
-__all__ = ["CALL_TIMEOUT", "Connections", "connections_for", "meaning", "passing", "redacted"]
+__all__ = ["CALL_TIMEOUT", "Connections", "blocking_client", "connections_for", "meaning", "passing", "redacted"]
 
 #: How long one ordinary call may take, in seconds.
 CALL_TIMEOUT = 5.0
@@ -157,6 +157,15 @@ def connections_for(url: str) -> Connections:
     }
     hint = f"; did you mean {close[scheme]}://?" if scheme in close else ""
     raise InvalidURL(f"{scheme}:// is not known{hint} (known: redis:// rediss:// unix:// memory:// embedded://)")
+
+
+def blocking_client(url: str) -> Any:
+    """redis-py's own client, as other libraries (RQ) want it: blocking, safe to share between threads, in bytes."""
+    from redis import Redis
+
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise InvalidURL(f"{redacted(url)} is no URL of a server: expected redis:// rediss:// or unix://")
+    return Redis.from_url(url, socket_connect_timeout=CALL_TIMEOUT)
 
 
 def _said(error: BaseException) -> str:

@@ -69,7 +69,7 @@ __all__ = [
     "Defer", "HistoryFull", "HopLimit", "InvalidName", "InvalidPayload", "InvalidSchedule",
     "InvalidURL", "InvalidVote", "LeaseLost", "MeshError", "MeshMismatch", "MessageError", "NoBids",
     "NoCapableAgent", "NoVoters", "NonDeterminism", "NotUnderstood", "PayloadConflict", "PayloadError",
-    "PayloadTooLarge", "Refuse", "Refused", "Reject", "RemoteError", "RequestTimeout", "ResultTimeout", "Retry",
+    "PayloadTooLarge", "Refuse", "Refused", "Reject", "RemoteError", "RequestTimeout", "ResultTimeout", "Retry", "RqJobFailed",
     "RunCancelled", "RunConflict", "RunError", "RunFailed", "RunNotFound", "ScheduleNotFound", "ServerFull",
     "ServerUnfit", "StepFailed", "StepInDoubt", "StepNotFound", "StoreUnavailable", "TaskCancelled", "TaskDead",
     "TaskError", "TaskExpired", "TaskFailed", "TaskNotFound", "TooFewAnswers", "UnknownAgent", "VoteConflict",
@@ -166,6 +166,10 @@ class TaskNotFound(TaskError):
 
 class ResultTimeout(TaskError, TimeoutError):
     """No outcome yet. The task goes on; ask again by its id."""
+
+
+class RqJobFailed(MeshError):
+    """The job of RQ that did a task's work failed, was stopped, or is gone; the text is RQ's reason."""
 
 
 class LeaseLost(MeshError):

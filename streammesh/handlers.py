@@ -8,6 +8,7 @@ import inspect
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tenacity
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Handler", "Isolation", "TaskContext", "in_process", "in_thread", "sendable", "short", "told", "verdict_on"]
 
-Isolation = Literal["inline", "thread", "process"]
+Isolation = Literal["inline", "thread", "process", "rq"]
 _Result = TypeVar("_Result")
 
 #: The most characters of an error that are kept.
@@ -107,9 +108,9 @@ class Handler:
         asynchronous = inspect.iscoroutinefunction(function)
         isolation = isolation or ("inline" if asynchronous else "thread")
         where = f"capability {capability!r}"
-        if isolation not in ("inline", "thread", "process"):
+        if isolation not in ("inline", "thread", "process", "rq"):
             raise ConfigError(
-                f"{where}: isolation={isolation!r} is not known; expected 'inline', 'thread' or 'process'"
+                f"{where}: isolation={isolation!r} is not known; expected 'inline', 'thread', 'process' or 'rq'"
             )
         if isolation == "inline" and not asynchronous:
             raise ConfigError(
@@ -131,7 +132,9 @@ class Handler:
         if policy is None and retries:
             policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(retries + 1), wait=DEFAULT_WAIT)
         context, required, allowed, anything, builders = _signature(where, function)
-        if context and isolation == "process":
+        if isolation == "rq":
+            _needs_rq(where, function)
+        if context and isolation in ("process", "rq"):
             raise ConfigError(
                 f"{where}: a handler in a process of its own cannot take a TaskContext; use a thread, or leave it out"
             )
@@ -169,6 +172,16 @@ class Handler:
         if self.timeout:
             fields["timeout"] = str(self.timeout)
         return fields
+
+
+def _needs_rq(where: str, function: Callable[..., Any]) -> None:
+    if find_spec("rq") is None:
+        raise ConfigError(f"{where}: isolation='rq' needs RQ: pip install 'streammesh[rq]'")
+    if "<locals>" in function.__qualname__ or function.__module__ == "__main__":
+        raise ConfigError(
+            f"{where}: with isolation='rq' another process imports the function, so it has to be at the top of a module "
+            f"that can be imported; {function.__module__}:{function.__qualname__} cannot"
+        )
 
 
 def _signature(

@@ -47,6 +47,7 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:members                 STREAM  joins, deaths, leaves, in order, bounded
     {mesh}:broadcast               STREAM  messages for everybody, bounded
     {mesh}:control                 STREAM  pause, resume, drain, cancel: every operator's act, bounded
+    {mesh}:rq                      STREAM  jobs of RQ that have ended, for the bridges that wait for them, bounded
 """
 
 from __future__ import annotations
@@ -224,6 +225,10 @@ class Keys:
     @property
     def broadcast(self) -> str:
         return f"{self.prefix()}broadcast"
+
+    @property
+    def rq(self) -> str:
+        return f"{self.prefix()}rq"
 
     @property
     def control(self) -> str:

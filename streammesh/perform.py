@@ -24,6 +24,7 @@ from streammesh.handlers import Handler, TaskContext, in_process, in_thread, sen
 from streammesh.hearing import being_cancelled, milliseconds
 from streammesh.mesh import Mesh
 from streammesh.record import RETENTION, Lineage, lineage
+from streammesh.rq.horses import Horses
 
 __all__ = ["Performer"]
 
@@ -45,9 +46,12 @@ class Performer:
     ) -> None:
         self._mesh = mesh
         self._me = me
+        self.slots = slots
         self._handlers = handlers
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix=me)
         self._processes = anyio.CapacityLimiter(slots)
+        #: RQ workers of this agent, once a handler needs one.
+        self.horses: Horses | None = None
         self._loop = asyncio.get_running_loop()
         self._progress: dict[str, tuple[TaskContext, Any]] = {}
         self._reporting: set[str] = set()
@@ -148,10 +152,10 @@ class Performer:
         scope = None if limit is None else asyncio.timeout(limit)
         try:
             if scope is None:
-                result = await self._call(handler, payload, text)
+                result = await self._call(handler, held, payload, text)
             else:
                 async with scope:
-                    result = await self._call(handler, payload, text)
+                    result = await self._call(handler, held, payload, text)
             return self._completed(handler, result)
         except _StillInThread as still:
             if still.timed_out and limit is not None:
@@ -190,9 +194,14 @@ class Performer:
         except PayloadError as error:
             return "dead", short(str(error)), "invalid_result", ""
 
-    async def _call(self, handler: Handler, payload: dict[str, Any], text: str) -> Any:
+    async def _call(self, handler: Handler, held: Held, payload: dict[str, Any], text: str) -> Any:
         if handler.isolation == "inline":
             return await handler.function(**payload)
+        if handler.isolation == "rq":
+            self.horses = self.horses or Horses(self._mesh, self._me, self.slots)
+            return await self.horses.run(
+                handler.function, held.id, held.attempt, codec.decode_object(text), handler.timeout
+            )
         if handler.isolation == "process":
             return await anyio.to_process.run_sync(
                 in_process,

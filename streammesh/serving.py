@@ -178,6 +178,8 @@ class Serving:
                 desk.close()
             if self._workflows:
                 self.activator.close()
+            if self.performer.horses is not None:
+                await self.performer.horses.close()
             self.performer.close()
             self.hearing.close()
             self._state = "left"

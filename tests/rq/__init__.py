@@ -1,0 +1,1 @@
+"""The bridge to RQ, with real workers of RQ."""
