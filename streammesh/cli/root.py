@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "auction": ("auctions", "Work for the best bidder: open it, see who bid what, cancel it."),
         "vote": ("votes", "Votes of agents: open, look into, count again."),
         "dead": ("dead", "Dead letters: tasks that could not be done."),
+        "rq": ("rq", "RQ beside the mesh: bridge its functions, look at its queues, move them over."),
     },
     "Look": {
         "info": ("info", "One screen: every capability and how it is doing."),
