@@ -281,7 +281,7 @@ class Auctions:
 
 
 def _able(one: AgentInfo, capability: str) -> bool:
-    return one.state == "ready" and capability in one.capabilities and "auction.call" in one.types
+    return one.state == "ready" and capability in one.capabilities
 
 
 def _number(value: float | None) -> str:
