@@ -21,6 +21,7 @@ General layout, from the bottom up; imports only go down:
     bids auctions           what an auction is about; the room of auctions
     schedules               what is started at set times
     listing causes checkup  tasks in a list; why one is not running; is all this fit for work
+    tracing                 everything that one thing caused, as one tree
     asking                  to whom a request or a directed task goes
     rooms mesh              the client: all rooms together
     sync movable            the same for plain scripts; the clock of a mesh under test

@@ -30,7 +30,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "tasks registry timers messages dead journal",
         "sweep status peers pulse runs runlist schedules auctions votes",
         "listing causes checkup steps asking",
-        "runcauses",
+        "runcauses tracing",
         "rooms",
         "mesh",
         "sync handlers claims movable",

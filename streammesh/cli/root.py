@@ -32,6 +32,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Look": {
         "info": ("info", "One screen: every capability and how it is doing."),
         "top": ("info", "The same, live."),
+        "trace": ("trace", "Everything that one thing caused, as one tree."),
+        "events": ("trace", "What happens in the mesh, as it happens."),
         "keys": ("layout", "The keys of this mesh, with a redis-cli line for each."),
         "doctor": ("doctor", "Judge server, mesh and client; say the cure."),
     },

@@ -38,8 +38,25 @@ async def entries_after(mesh: Mesh, stream: str, last: str) -> AsyncIterator[tup
                 yield entry, dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-async def events(mesh: Mesh, out: Output, capability: str | None, since: float | None, follow: bool) -> None:
-    """Print the audit tail from ``since`` seconds ago, or from now on, of all shards."""
+async def events(
+    mesh: Mesh,
+    out: Output,
+    capability: str | None,
+    since: float | None,
+    follow: bool,
+    *,
+    kind: str | None = None,
+    correlation: str | None = None,
+) -> None:
+    """Print the audit tail from ``since`` seconds ago, or from now on, of all shards; ``kind`` 'task.' is all of tasks."""
+
+    def shown(entry: str, fields: Mapping[str, str]) -> None:
+        said = fields.get("type", "")
+        if kind and not (said.startswith(kind) if kind.endswith(".") else said == kind):
+            return
+        if not correlation or fields.get("correlation") == correlation:
+            _event(out, entry, fields, capability)
+
     start = None if since is None else await mesh.status.now_ms() - int(since * 1000)
 
     async def one(shard: int) -> None:
@@ -48,10 +65,10 @@ async def events(mesh: Mesh, out: Output, capability: str | None, since: float |
         if start is not None or not follow:
             past = await mesh.store.command("XRANGE", stream, start if start is not None else "-", last)
             for entry, flat in past if last != "0-0" else ():
-                _event(out, entry, dict(zip(flat[::2], flat[1::2], strict=True)), capability)
+                shown(entry, dict(zip(flat[::2], flat[1::2], strict=True)))
         if follow:
             async for entry, fields in entries_after(mesh, stream, last):
-                _event(out, entry, fields, capability)
+                shown(entry, fields)
 
     await asyncio.gather(*(one(shard) for shard in range(mesh.keys.shards)))
 
