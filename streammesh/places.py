@@ -11,25 +11,24 @@ from pathlib import Path
 from types import CodeType, CoroutineType, FrameType
 from typing import Any
 
-__all__ = ["maker", "place"]
+__all__ = ["inside", "maker", "place"]
 
-_LIBRARIES = (str(Path(__file__).parent) + "/", str(Path(asyncio.__file__).parent) + "/")
+_OURS, _PYTHONS = str(Path(__file__).parent) + "/", str(Path(asyncio.__file__).parents[1]) + "/"
 _TASKS = asyncio.tasks.__file__
 
 
 def _own(code: CodeType) -> bool:
     """Whether it is the workflow's own code, not ours or Python's."""
-    return not code.co_filename.startswith(_LIBRARIES) and not code.co_filename.startswith("<")
+    name = code.co_filename
+    # What is installed lies in a folder of the standard library's.
+    return not name.startswith((_OURS, "<")) and (not name.startswith(_PYTHONS) or "/site-packages/" in name)
 
 
 def place(root: CoroutineType[Any, Any, Any] | None, running: bool) -> str:
     """File and line: of the innermost own code that runs, else of where ``root`` waits, else of where it is written."""
-    frame: FrameType | None = sys._getframe(1) if running else None
-    while frame is not None and frame.f_code.co_name != "drive":
-        if _own(frame.f_code):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    found = ""
+    found = inside(sys._getframe(1)) if running else ""
+    if found:
+        return found
     at: Any = root
     while isinstance(at, CoroutineType):
         if _own(at.cr_code) and at.cr_frame is not None:
@@ -38,6 +37,15 @@ def place(root: CoroutineType[Any, Any, Any] | None, running: bool) -> str:
     if not found and root is not None:
         found = f"{root.cr_code.co_filename}:{root.cr_code.co_firstlineno}"
     return found
+
+
+def inside(frame: FrameType | None) -> str:
+    """File and line of the innermost own code of a workflow that runs in ``frame``; '' when there is none."""
+    while frame is not None and frame.f_code.co_name != "drive":
+        if _own(frame.f_code):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
 
 
 def maker() -> tuple[str, Any]:

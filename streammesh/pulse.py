@@ -21,6 +21,7 @@ from streammesh.errors import MeshError
 from streammesh.keys import Keys
 from streammesh.registry import Beat, Card, Registry
 from streammesh.store import Store, ThreadLink
+from streammesh.watchdog import Watchdog
 
 __all__ = ["Pulse", "Renewal"]
 
@@ -71,6 +72,8 @@ class Pulse(threading.Thread):
         self._deliver = deliver
         self._ready_file = ready_file
         self._soon = threading.Event()
+        # Made on the thread of the event loop.
+        self._watchdog = Watchdog(threading.get_ident())
         self._ended = False
         #: Beats that failed so far.
         self.failures = 0
@@ -113,6 +116,12 @@ class Pulse(threading.Thread):
         """Wait for the next beat, a hurry, or the end of the connection: an agent without one looks as if it were gone."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self._soon.wait(min(WATCH, left)):
+            found = self._watchdog.look(time.monotonic())
+            if found:
+                _log.warning(
+                    "agent=%s run=%s its workflow computes without giving way, and nothing else moves here; do that in run.step(…) [%s]",
+                    self._id, *found,
+                )  # fmt: skip
             if self._link and self._link.broken():
                 break
         self._soon.clear()

@@ -21,7 +21,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "records writes",
         "keys codec settings moments loop suspicion rhythm",
         "forks",
-        "record connections embedded batch lanes execution knowledge bids motions tally",
+        "record watchdog connections embedded batch lanes execution knowledge bids motions tally",
         "boundaries envelope",
         "store workflow gossip",
         "replays",
