@@ -11,7 +11,7 @@ import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from streammesh.errors import MeshError
@@ -47,8 +47,13 @@ class PeerInfo:
     slots: int
     busy: int
     status: str = "alive"
-    age: float = 0.0
     lease: float = 10.0
+    #: When that was seen, on this process's monotonic clock.
+    seen: float = field(default_factory=time.monotonic, compare=False)
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.seen
 
     @property
     def load(self) -> float:
@@ -123,7 +128,7 @@ class Roster:
         if age > STALE * max(1.0, len(self._peers) / 50) and self._looking is None:
             self._looking = asyncio.create_task(self._look_behind())
         return [
-            replace(peer, age=peer.age + age, status=self._status(peer))
+            peer if (status := self._status(peer)) == peer.status else replace(peer, status=status)
             for peer in self._peers.values()
             if capability is None or capability in peer.capabilities
         ]
@@ -189,7 +194,7 @@ class Roster:
             self._peers.pop(one.agent, None)
         elif one.type in ("joined", "changed") and fields.get("name"):
             busy = known.busy if known else 0
-            self._peers[one.agent] = replace(_peer(one.agent, fields, busy), age=-self._since())
+            self._peers[one.agent] = _peer(one.agent, fields, busy)
         return one
 
     async def look(self) -> None:
