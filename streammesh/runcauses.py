@@ -153,7 +153,7 @@ def waited(wait: Wait, now: float) -> str:
             return f"its timer {wait.path} ({when})"
         case "child":
             return f"child {wait.name} (run {wait.id}){since}"
-        case "vote" | "collect":
+        case "vote" | "collect" | "auction":
             return f"{wait.kind} {wait.name} ({wait.id}){since}"
         case _:
             return f"{wait.name} at {wait.path}{since}"

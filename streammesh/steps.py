@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from streammesh import codec
+from streammesh.bids import LONGEST_ID
 from streammesh.journal import Head, Journal
 from streammesh.keys import Keys
 from streammesh.records import is_told
@@ -158,11 +159,13 @@ def _told(id: str, records: Sequence[Mapping[str, Any]], head: Head) -> list[Ste
             steps.append(Step("step", record["name"], record["path"], "begun", began=_when(times, record["after"])))
         elif what == "patched":
             steps.append(Step("patched", record["name"], "", "marked", began=_when(times, record["after"])))
-        elif what in ("call", "timer", "child", "vote", "collect"):
+        elif what in ("call", "timer", "child", "vote", "collect", "auction"):
             theirs = fork["of"] if fork and place < past and record["path"] not in again else ""
             of = ""
             if what in ("call", "vote", "collect"):
                 of = child_id(theirs or id, record["path"], generation)
+            elif what == "auction":
+                of = child_id(theirs or id, record["path"], generation, LONGEST_ID)
             elif what == "child":
                 of = (
                     record["run"]

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from streammesh import Agent, Bid, Mesh, Run, errors
+from streammesh.runcauses import RunCauses
 from tests.eventually import eventually
 from tests.guide.conftest import Serve
 
@@ -90,6 +91,13 @@ async def test_a_run_that_is_cancelled_takes_its_auctions_along(mesh: Mesh, serv
         return len(await mesh.auctions.unfinished()) == 1
 
     await eventually(opened)
+
+    async def told() -> bool:
+        return (
+            "waits for auction nothing (p-3:nothing.0)" in (await RunCauses(mesh.store, mesh.keys).explain("p-3")).text
+        )
+
+    await eventually(told)
     await run.cancel()
     with pytest.raises(errors.RunCancelled):
         await run.result(10)
