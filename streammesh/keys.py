@@ -20,7 +20,7 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:votes                   ZSET    vote -> ms until which it is listed
     {mesh}:workflows               SET     workflows that were ever started in this shard
     {mesh}:user:<name>             any     what workflows keep themselves (Run.redis), in the shard of the run that wrote it
-    {mesh}:due                     ZSET    ms -> task:<id>: delayed tasks and retries; run <id> <path>: timers; schedule <name>; auction <id>
+    {mesh}:due                     ZSET    ms -> task:<id>: delayed tasks and retries; run <id> <path>: timers; schedule <name>; auction <id>; vote <id>
     {mesh}:schedule:<name>         HASH    a schedule: its definition, its next occurrence, what it started last
     {mesh}:schedules               SET     names of the schedules in this shard
     {mesh}:auction:<id>            HASH    an auction; TTL once it has ended

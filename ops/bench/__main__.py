@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ops.bench as package
-from ops.bench import auctions, beside, crash, drain, room, runs, waits
+from ops.bench import auctions, beside, crash, drain, polls, room, runs, waits
 from ops.bench.figures import Figure, as_json, table
 from ops.bench.size import FULL, TINY, Size
 
@@ -33,6 +33,7 @@ GROUPS: dict[str, Callable[[Size, Callable[[str], None]], list[Figure]]] = {
     "takeover": runs.takeover,
     "dbos": beside.measure,
     "auctions": auctions.measure,
+    "votes": polls.measure,
     "flat": room.flat,
 }
 SLOW = frozenset(["flat"])

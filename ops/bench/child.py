@@ -44,6 +44,10 @@ async def main(role: str, url: str, options: dict[str, Any]) -> None:
         from ops.bench import beside
 
         roles = beside.ROLES
+    elif role in ("voter", "ask"):
+        from ops.bench import polls
+
+        roles = polls.ROLES
     else:
         from ops.bench import clients
 

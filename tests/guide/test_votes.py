@@ -19,6 +19,7 @@ from streammesh.errors import (
     VoteConflict,
     VoteNotFound,
 )
+from streammesh.sync import Mesh as SyncMesh
 from tests.eventually import eventually
 from tests.guide.conftest import Serve
 
@@ -243,6 +244,54 @@ async def test_ballots_by_hand_and_cancelling(mesh: Mesh, serve: Serve) -> None:
         "close",
         "refused",
     ]
+
+
+async def test_who_leaves_or_dies_is_not_waited_for(mesh: Mesh, serve: Serve) -> None:
+    await serve_all(serve, {"ann": "a", "bob": "b"})
+    asked = asyncio.Event()
+    sleeper = Agent("sleeper", lease=1.0, grace=0.05)
+
+    @sleeper.votes()
+    async def silent(_: Ballot) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    id = await serve(sleeper)
+    vote = asyncio.create_task(mesh.vote("?", ["a", "b"], deadline=60, quorum=3))
+    await asked.wait()
+    sleeper.stop()
+    async with asyncio.timeout(10):
+        decision = await vote
+    assert (decision.outcome, decision.reason, decision.dead) == ("no_quorum", "unreachable", (id,))
+
+
+async def test_in_memory(namespace: str) -> None:
+    async with Mesh.connect(f"memory://{namespace}") as mesh:
+        agents = [voter("a", "ann"), voter(["b"], "bob"), voter(None, "eve")]
+        serving = [asyncio.create_task(agent.serve(mesh)) for agent in agents]
+
+        async def ready() -> bool:
+            return [one.state for one in await mesh.agents()] == ["ready"] * 3
+
+        await eventually(ready)
+        decision = await mesh.vote("?", ["a", "b"], method="approval")
+        assert (decision.outcome, decision.tally, decision.ballots) == ("tie", {"a": 1, "b": 1}, 3)
+        assert (await mesh.votes.recount(decision.id)).agrees
+        assert (await mesh.collect("ping", 1, timeout=20)).responses[0][1]["said"] == 1
+        for agent in agents:
+            agent.stop()
+        await asyncio.gather(*serving)
+
+
+async def test_from_a_plain_script(mesh: Mesh, serve: Serve) -> None:
+    await serve(voter("a", "ann"))
+
+    def script() -> tuple[Decision, int]:
+        with SyncMesh.connect(mesh.url, namespace=mesh.namespace) as plain:
+            return plain.reach_consensus("?", ["a", "b"]), len(plain.collect("ping").responses)
+
+    decision, answers = await asyncio.to_thread(script)
+    assert (decision.winner, answers) == ("a", 1)
 
 
 async def test_a_run_votes(mesh: Mesh, serve: Serve) -> None:
