@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from streammesh.keys import GROUP, LANES, Keys
@@ -58,7 +58,8 @@ class Rates:
 @dataclass(frozen=True, slots=True)
 class Overview:
     """One look at a mesh. ``now_ms`` is the server's clock, ``next_due`` seconds until the next delayed task, ``inboxes``
-    entries that wait in inboxes of agents, ``unsorted`` delayed tasks beyond those whose capability was looked up."""
+    entries that wait in inboxes of agents, ``unsorted`` delayed tasks beyond those whose capability was looked up, ``refused`` how often each boundary of
+    flows (hops, messages, tasks, fan_out, cycle, deadline) was come to."""
 
     now_ms: int
     agents: tuple[AgentInfo, ...]
@@ -67,6 +68,7 @@ class Overview:
     unsorted: int
     next_due: float | None
     inboxes: int
+    refused: Mapping[str, int] = field(default_factory=dict)
 
     def states(self) -> dict[str, int]:
         """State -> number of agents."""
@@ -168,6 +170,7 @@ class Status:
             total - sum(delayed.values()),
             next_due,
             await self._inboxes(),
+            await self._refused(),
         )  # fmt: skip
 
     async def _delayed(self, now: int) -> tuple[Counter[str], int, float | None]:
@@ -191,6 +194,14 @@ class Status:
                 replies = await self._store.commands([("HGET", self._keys.task(id), "capability") for id in some])
                 counts.update(str(reply) for reply in replies if _some(reply))
         return counts, total, soonest
+
+    async def _refused(self) -> dict[str, int]:
+        """Guard -> how often it refused something, in all shards."""
+        counts: Counter[str] = Counter()
+        keys = [self._keys.refused(shard) for shard in range(self._keys.shards)]
+        for flat in await self._store.commands([("HGETALL", key) for key in keys]):
+            counts.update({name: int(count) for name, count in fields_of(flat).items()})
+        return dict(counts)
 
     async def _inboxes(self) -> int:
         """Entries that wait in the inboxes of agents."""

@@ -122,6 +122,10 @@ def footer(seen: Overview) -> str:
         parts.append(f"next delayed task in {duration(seen.next_due)}")
     if seen.unsorted:
         parts.append(f"{seen.unsorted} more delayed tasks, not told apart")
+    if seen.refused:
+        parts.append(
+            "boundaries of flows: " + ", ".join(f"{guard} {count}" for guard, count in sorted(seen.refused.items()))
+        )
     if seen.inboxes:
         parts.append(f"{seen.inboxes} waiting in inboxes of agents")
     return " · ".join(parts)
@@ -153,6 +157,7 @@ def as_json(
         "delayed": seen.delayed,
         "next_due_seconds": seen.next_due,
         "inboxes_waiting": seen.inboxes,
+        "refused": dict(seen.refused),
         "runs": {**runs.states, "nobody": dict(runs.nobody), "complete": runs.complete},
     }  # fmt: skip
 

@@ -30,6 +30,8 @@ ASK = {
     "run": ["HGETALL {key}", "TTL {key}"],
     "auction": ["HGETALL {key}", "TTL {key}"],
     "auctions": ["ZRANGE {key} 0 9 WITHSCORES"],
+    "vote": ["HGETALL {key}", "TTL {key}"],
+    "votes": ["ZRANGE {key} 0 9 WITHSCORES"],
     "history": ["HGETALL {key}"],
     "runs": ["XLEN {key}", "XPENDING {key} agents", "XRANGE {key} - + COUNT 3"],
     "workflows": ["SMEMBERS {key}"],
@@ -57,7 +59,11 @@ ASK = {
     "control": ["XREVRANGE {key} + - COUNT 5"],
 }
 #: The same for the keys that are told apart by how they end.
-ENDS = {"<capability>:agents": ["SMEMBERS {key}"], "<id>:journal": ["LRANGE {key} 0 -1"]}
+ENDS = {
+    "<capability>:agents": ["SMEMBERS {key}"],
+    "<id>:journal": ["LRANGE {key} 0 -1"],
+    "<id>:audit": ["XRANGE {key} - +"],
+}
 
 
 def redis_cli(url: str) -> str:

@@ -104,3 +104,32 @@ def test_events_by_type_and_flow(cli: Cli) -> None:
         event for event in only if event["type"] == "run.succeeded"
     ]
     assert cli.ok("events", "--correlation", "nobody").out == ""
+
+
+def test_what_came_to_a_boundary_is_counted_and_told(cli: Cli) -> None:
+    async def work() -> str:
+        agent = Agent("parrot")
+
+        @agent.on("say")
+        async def say(message: Message) -> None:
+            await message.mesh.send("parrot", "say")
+
+        async with Mesh.connect(cli.url, namespace=cli.namespace) as mesh:
+            serving = asyncio.create_task(agent.serve(mesh))
+            await eventually(lambda: agent.serving is not None and bool(agent.serving.id))
+            id = await mesh.send("parrot", "say")
+
+            async def told() -> bool:
+                return (await mesh.status.overview()).refused == {"hops": 1}
+
+            await eventually(told)
+            agent.stop()
+            await serving
+            return id
+
+    flow = asyncio.run(work())
+    assert cli.ok("info", "--json").json["refused"] == {"hops": 1}
+    assert "boundaries of flows: hops 1" in cli.ok("info").out
+    (event,) = cli.ok("events", "--json", "--type", "boundary.reached", "--correlation", flow).objects
+    assert (event["guard"], event["limit"], event["what"]) == ("hops", "16", "message say")
+    assert len(cli.ok("trace", flow, "-q").lines) == 17
