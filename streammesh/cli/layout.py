@@ -32,6 +32,7 @@ ASK = {
     "auctions": ["ZRANGE {key} 0 9 WITHSCORES"],
     "vote": ["HGETALL {key}", "TTL {key}"],
     "votes": ["ZRANGE {key} 0 9 WITHSCORES"],
+    "rq": ["TYPE {key}"],
     "history": ["HGETALL {key}"],
     "runs": ["XLEN {key}", "XPENDING {key} agents", "XRANGE {key} - + COUNT 3"],
     "workflows": ["SMEMBERS {key}"],
