@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ops.bench as package
-from ops.bench import auctions, beside, crash, drain, polls, room, runs, waits
+from ops.bench import auctions, beside, crash, drain, many, polls, room, runs, waits
 from ops.bench.figures import Figure, as_json, table
 from ops.bench.size import FULL, TINY, Size
 
@@ -34,9 +34,10 @@ GROUPS: dict[str, Callable[[Size, Callable[[str], None]], list[Figure]]] = {
     "dbos": beside.measure,
     "auctions": auctions.measure,
     "votes": polls.measure,
+    "many": many.measure,
     "flat": room.flat,
 }
-SLOW = frozenset(["flat"])
+SLOW = frozenset(["many", "flat"])
 
 
 def spin() -> float:

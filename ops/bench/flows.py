@@ -57,6 +57,10 @@ def make_agent(lease: float, ledger: str = "") -> Agent:
         await run.call("noop", n=1)
         return await run.signal("go", timeout=86_400)
 
+    @agent.workflow("awaiting")
+    async def awaiting(run: Run) -> Any:
+        return await run.signal("go")
+
     @agent.workflow("timed")
     async def timed(run: Run, until: float) -> float:
         await asyncio.sleep(until - run.now().timestamp())

@@ -37,6 +37,7 @@ class Size:
     chains: int = 200
     fan: int = 1_000
     parked: int = 5_000
+    many: int = 100_000
     timers: int = 10_000
     takeovers: int = 3
     chained: int = 50
@@ -48,5 +49,5 @@ class Size:
 FULL = Size()
 TINY = Size(
     rounds=1, slots=8, drain=200, crowd=3, crowd_drain=200, toil=50, enqueue=20, bulk=50, calls=5, steady=20, stored=100, retention=1.0, idle=0.5,
-    million=400, patience=0.0, held=3, leases=(0.5,), flows=20, chains=3, fan=10, parked=5, timers=10, takeovers=1, chained=4, auctions=3, beside=10, votes=5,
+    million=400, patience=0.0, held=3, leases=(0.5,), flows=20, chains=3, fan=10, parked=5, many=8, timers=10, takeovers=1, chained=4, auctions=3, beside=10, votes=5,
 )  # fmt: skip
