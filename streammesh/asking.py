@@ -33,13 +33,13 @@ from streammesh.peers import PeerInfo, Roster, why_none
 __all__ = ["Asking"]
 
 _WHY = {
-    "none_registered": "nobody alive does",
+    "none_registered": "none offers it",
     "all_paused": "it is paused; `streammesh caps resume` ends that",
-    "all_draining": "those who do are starting or draining",
-    "all_suspect": "those who do have missed their beats",
-    "all_full": "those who do are busy in every slot",
-    "all_open": "those who do did not answer lately and are left in peace for some seconds",
-    "all_tried": "those who do were all tried",
+    "all_draining": "those who offer it are starting or draining",
+    "all_suspect": "those who offer it have missed their beats",
+    "all_full": "those who offer it are busy in every slot",
+    "all_open": "those who offer it did not answer lately and are left in peace for some seconds",
+    "all_tried": "those who offer it were all tried",
 }
 
 

@@ -22,15 +22,18 @@ MeshError
     TaskNotFound              no record: never enqueued, or past its retention
     ResultTimeout             no outcome yet; the task goes on
   LeaseLost                   this attempt is no longer the task's owner
+  RqJobFailed                 the job of RQ that did a task's work failed, was stopped, or is gone
   RunError                    what became of a run, or of a step in it
     StepFailed                a step's task could not be done, or its function raised
     StepInDoubt               a step that may run once at most had begun when its agent died
     RunFailed                 the workflow raised
     RunCancelled              the run was cancelled or terminated
     RunNotFound               no run of that id
+    StepNotFound              the run has no step, or no open one, at that path
     RunConflict               a run of that id is there already, and on_conflict="fail"
     NonDeterminism            the workflow's code does not fit its journal
     HistoryFull               the journal is longer than it may be
+    WorkflowRunaway           a workflow goes on and on without waiting for anything
   ScheduleNotFound            no schedule of that name
   AuctionError                what became of an auction
     NoBids                    nobody took the work: no bids, all refused, none acceptable or confirmed
@@ -73,7 +76,7 @@ __all__ = [
     "RunCancelled", "RunConflict", "RunError", "RunFailed", "RunNotFound", "ScheduleNotFound", "ServerFull",
     "ServerUnfit", "StepFailed", "StepInDoubt", "StepNotFound", "StoreUnavailable", "TaskCancelled", "TaskDead",
     "TaskError", "TaskExpired", "TaskFailed", "TaskNotFound", "TooFewAnswers", "UnknownAgent", "VoteConflict",
-    "VoteError", "VoteNotFound",
+    "VoteError", "VoteNotFound", "WorkflowRunaway",
 ]  # fmt: skip
 
 

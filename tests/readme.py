@@ -157,7 +157,8 @@ class Shell:
         # A process of its own rather than a job of the shell's: `exec` makes its pid the one that is to be ended.
         pid, _ = self.type(f"( exec {command.partition(' #')[0]} ) >{shlex.quote(str(log))} 2>&1 & echo $!")
         self._serving.append((command, int(pid), log))
-        wanted = 2 if " dev " in command else 1
+        processes = re.search(r"--processes (\d+)", command)
+        wanted = int(processes[1]) if processes else 2 if " dev " in command else 1
 
         def ready() -> bool:
             assert log.read_text().count(" ready ") >= wanted, log.read_text()
