@@ -67,16 +67,14 @@ Retry, Reject, Refuse, Defer  raised by handlers, caught by the agent
 from __future__ import annotations
 
 __all__ = [
-    "AgentDied", "AuctionCancelled", "AuctionError", "AuctionExpired", "AuctionFailed", "AuctionNotFound",
-    "BallotRefused", "BoundaryError", "BudgetExceeded", "ConfigError", "Cycle", "DeadlinePassed",
-    "Defer", "HistoryFull", "HopLimit", "InvalidName", "InvalidPayload", "InvalidSchedule",
-    "InvalidURL", "InvalidVote", "LeaseLost", "MeshError", "MeshMismatch", "MessageError", "NoBids",
-    "NoCapableAgent", "NoVoters", "NonDeterminism", "NotUnderstood", "PayloadConflict", "PayloadError",
-    "PayloadTooLarge", "Refuse", "Refused", "Reject", "RemoteError", "RequestTimeout", "ResultTimeout", "Retry", "RqJobFailed",
-    "RunCancelled", "RunConflict", "RunError", "RunFailed", "RunNotFound", "ScheduleNotFound", "ServerFull",
-    "ServerUnfit", "StepFailed", "StepInDoubt", "StepNotFound", "StoreUnavailable", "TaskCancelled", "TaskDead",
-    "TaskError", "TaskExpired", "TaskFailed", "TaskNotFound", "TooFewAnswers", "UnknownAgent", "VoteConflict",
-    "VoteError", "VoteNotFound", "WorkflowRunaway",
+    "AgentDied", "AuctionCancelled", "AuctionError", "AuctionExpired", "AuctionFailed", "AuctionNotFound", "BallotRefused", "BoundaryError",
+    "BudgetExceeded", "ConfigError", "Cycle", "DeadlinePassed", "Defer", "HistoryFull", "HopLimit", "InvalidName", "InvalidPayload",
+    "InvalidSchedule", "InvalidURL", "InvalidVote", "LeaseLost", "MeshError", "MeshMismatch", "MessageError", "NoBids", "NoCapableAgent", "NoVoters",
+    "NonDeterminism", "NotUnderstood", "PayloadConflict", "PayloadError", "PayloadTooLarge", "Refuse", "Refused", "Reject", "RemoteError",
+    "RequestTimeout", "ResultTimeout", "Retry", "RqJobFailed", "RunCancelled", "RunConflict", "RunError", "RunFailed", "RunNotFound",
+    "ScheduleNotFound", "ServerFull", "ServerUnfit", "StepFailed", "StepInDoubt", "StepNotFound", "StoreUnavailable", "TaskCancelled", "TaskDead",
+    "TaskError", "TaskExpired", "TaskFailed", "TaskNotFound", "TooFewAnswers", "UnknownAgent", "VoteConflict", "VoteError", "VoteNotFound",
+    "WorkflowRunaway",
 ]  # fmt: skip
 
 
