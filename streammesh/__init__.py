@@ -8,7 +8,7 @@ General layout, from the bottom up; imports only go down:
     motions tally           a vote before and after; what ballots come to
     record envelope         what a task's record says; what a message says of itself
     boundaries              how far a flow may reach, how much it may send
-    suspicion               whom to doubt, for routing alone
+    suspicion edges         whom to doubt, for routing alone; how it goes with each peer that is asked
     loop execution          a loop on which a workflow runs the same way every time; one execution against its journal
     records forks replays   what journal records are; a run that begins with what another one did; journals against code
     connections embedded    connections by URL; a server from a wheel
@@ -25,7 +25,7 @@ General layout, from the bottom up; imports only go down:
     asking                  to whom a request or a directed task goes
     rooms mesh              the client: all rooms together
     sync movable            the same for plain scripts; the clock of a mesh under test
-    handlers lanes claims pulse delegating perform activate answers bidding polling listening serving agent    the worker process
+    handlers lanes claims pulse delegating perform activate detecting gossiping answers bidding polling listening serving agent    the worker process
     cli testing             the command line; the pytest plugin
 
 The names below are loaded when they are first used, so that `streammesh --version` need not wait for a Redis client.

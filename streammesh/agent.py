@@ -23,6 +23,7 @@ import tenacity
 
 from streammesh.bidding import BidFunction, check_bids
 from streammesh.errors import ConfigError
+from streammesh.gossiping import Gossiping
 from streammesh.handlers import Handler, Isolation
 from streammesh.keys import check_name
 from streammesh.mesh import Mesh
@@ -42,10 +43,13 @@ class Agent:
     """Handlers under a name. The process that serves them gets an id of its own: ``<name>.<epoch>``.
 
     ``slots`` is how many tasks run at once, ``lease`` the seconds after which a silent agent counts as dead (it beats four
-    times in one), ``grace`` the seconds that running tasks get when the agent stops.
+    times in one), ``grace`` the seconds that running tasks get when the agent stops. ``gossip`` says
+    whether it takes part in the gossip (None: from ten agents on); see `gossip`.
     """
 
-    def __init__(self, name: str, *, slots: int = 32, lease: float = 10.0, grace: float = 30.0) -> None:
+    def __init__(
+        self, name: str, *, slots: int = 32, lease: float = 10.0, grace: float = 30.0, gossip: bool | None = None
+    ) -> None:
         self.name = check_name(name, "agent name")
         if slots < 1:
             raise ConfigError(f"slots={slots} is not usable: expected 1 or more tasks at once")
@@ -54,6 +58,7 @@ class Agent:
         self.slots = slots
         self.lease = lease
         self.grace = grace
+        self.gossiping = gossip
         self.handlers: dict[str, Handler] = {}
         self.listeners: dict[str, Callable[..., Any]] = {}
         self.workflows: dict[str, Workflow] = {}
@@ -240,7 +245,7 @@ class Agent:
                 f"agent {self.name!r} is being served already; make a second Agent, or start a second process"
             )
         serving = self._serving = Serving(
-            mesh, self.name, self.handlers, self.listeners, self.workflows, self.bidders, self.voters, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file,
+            mesh, self.name, self.handlers, self.listeners, self.workflows, self.bidders, self.voters, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file, gossip=self.gossiping,
             watching=self.watching, predicates=self.predicates,
         )  # fmt: skip
         try:
@@ -255,6 +260,11 @@ class Agent:
         """Drain: take nothing new, hand back what has not begun, finish what runs within ``grace``. Returns at once."""
         if self._serving is not None:
             self._serving.stop()
+
+    @property
+    def gossip(self) -> Gossiping | None:
+        """While it is at work: what agents tell each other (set, get, cards, observed)."""
+        return self._serving.gossiping if self._serving is not None and hasattr(self._serving, "gossiping") else None
 
     @property
     def serving(self) -> Serving | None:

@@ -1,4 +1,4 @@
-"""What every agent answers without being told to: messages of the types `ping`, `info` and `stats`.
+"""What every agent answers without being told to: messages of the types `ping`, `info`, `stats` and `gossip`.
 
 A handler that the user declares for one of these types takes its place.
 """
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from streammesh.claims import Claims
 from streammesh.envelope import Message
+from streammesh.gossiping import Gossiping
 from streammesh.registry import Card
 from streammesh.tending import Tending
 
@@ -23,6 +24,7 @@ class AtWork(Protocol):
     id: str
     claims: Claims
     tending: Tending
+    gossiping: Gossiping
 
 
 def answers(agent: AtWork, card: Callable[[], Card]) -> dict[str, Callable[..., Any]]:
@@ -32,6 +34,9 @@ def answers(agent: AtWork, card: Callable[[], Card]) -> dict[str, Callable[..., 
     async def ping(message: Message) -> dict[str, Any]:
         """Back at once: the whole way through inbox, claim and loop was walked."""
         return {"agent": agent.id, "said": message.payload}
+
+    async def gossip(message: Message) -> dict[str, Any]:
+        return await agent.gossiping.answer(message)
 
     async def info(_: Message) -> dict[str, Any]:
         own = card()
@@ -45,4 +50,4 @@ def answers(agent: AtWork, card: Callable[[], Card]) -> dict[str, Callable[..., 
             "sweeps": agent.tending.sweeps, "fired": agent.tending.fired,
         }  # fmt: skip
 
-    return {"ping": ping, "info": info, "stats": stats}
+    return {"ping": ping, "info": info, "stats": stats, "gossip": gossip}

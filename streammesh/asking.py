@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection
 from itertools import count
 from typing import Any
 
-from streammesh.breaker import Breaker
 from streammesh.choice import STRATEGIES, affine, least_loaded, two_choices
+from streammesh.edges import Edges
 from streammesh.errors import (
     AgentDied,
     ConfigError,
@@ -46,10 +46,10 @@ _WHY = {
 class Asking:
     """The choice of one client among the agents of ``roster``."""
 
-    def __init__(self, roster: Roster, messages: Messages) -> None:
+    def __init__(self, roster: Roster, messages: Messages, edges: Edges) -> None:
         self._roster = roster
         self._messages = messages
-        self._breakers: dict[str, Breaker] = {}
+        self._edges = edges
         self._turns = count()
 
     # -- whom
@@ -97,7 +97,7 @@ class Asking:
             able = [
                 peer
                 for peer in offering
-                if peer.willing and peer.id not in tried and self._breaker(peer.id).allows(now)
+                if peer.willing and peer.id not in tried and self._edges.breaker(peer.id).allows(now)
             ]
             if able:
                 return self._drawn(able, strategy, affinity or "")
@@ -116,14 +116,6 @@ class Asking:
             case _:
                 # One with room, where there is one: a full agent's inbox waits.
                 return two_choices([peer for peer in able if not peer.full] or able)
-
-    def _breaker(self, id: str) -> Breaker:
-        found = self._breakers.get(id)
-        if found is None:
-            if len(self._breakers) > 10_000:
-                self._breakers.clear()
-            found = self._breakers[id] = Breaker()
-        return found
 
     # -- requests
 
@@ -161,10 +153,10 @@ class Asking:
                 raise error
 
     async def _ask(self, to: str, type: str, payload: Any, timeout: float) -> Any:
-        breaker = self._breaker(to)
+        breaker = self._edges.breaker(to)
         breaker.begin(time.monotonic())
         try:
-            answer = await self._messages.request(to, type, payload, timeout)
+            answer = await self._edges.watch(to, self._messages.request(to, type, payload, timeout))
         except (AgentDied, RequestTimeout):
             breaker.failed(time.monotonic())
             raise

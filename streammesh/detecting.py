@@ -53,11 +53,15 @@ class Detecting:
         """``beats``: when each agent beat last, in ms by the server's clock; ``now`` is that clock in seconds."""
         for gone in set(self.live).difference(beats):
             self.suspicion.forget(gone)
+            self._mesh.edges.forget(gone)
         self.live = tuple(beats)
         for id, at in beats.items():
             if id != self._me:
                 known = self._mesh.roster.get(id)
                 self.suspicion.heard(id, at / 1000, known.lease / 4 if known else None)
+        resting = self._mesh.edges.resting(time.monotonic())
+        for id in beats:
+            self.suspicion.broken(id, id in resting)
         was_held = self.suspicion.held
         said = self.suspicion.judge(now)
         for id, reason in said.suspected.items():

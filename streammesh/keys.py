@@ -46,6 +46,7 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:cap:<capability>:agents SET     ids of the agents that offer it
     {mesh}:members                 STREAM  joins, deaths, leaves, in order, bounded
     {mesh}:broadcast               STREAM  messages for everybody, bounded
+    {mesh}:gossip:<agent>          STREAM  frames of gossip for one agent, bounded; TTL
     {mesh}:control                 STREAM  pause, resume, drain, cancel: every operator's act, bounded
     {mesh}:rq                      STREAM  jobs of RQ that have ended, for the bridges that wait for them, bounded
 """
@@ -165,6 +166,9 @@ class Keys:
 
     def clock(self, shard: int = 0) -> str:
         return f"{self.prefix(shard)}clock"
+
+    def gossip(self, agent: str) -> str:
+        return f"{self.prefix()}gossip:{agent}"
 
     def dead(self, capability: str, shard: int = 0) -> str:
         return f"{self.prefix(shard)}dead:{capability}"

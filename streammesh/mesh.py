@@ -226,7 +226,8 @@ class Mesh(Rooms):
         followed by up to ``retries`` others; one that died too, if the request is ``idempotent``. Raises NoCapableAgent.
         """
         if to is not None:
-            return await self.messages.request((await self.registry.resolve(to)).id, type, payload, timeout)
+            to = (await self.registry.resolve(to)).id
+            return await self.edges.watch(to, self.messages.request(to, type, payload, timeout))
         return await self.asking.request(
             type, payload, timeout, strategy=strategy, affinity=affinity, retries=retries, idempotent=idempotent
         )

@@ -13,6 +13,7 @@ from streammesh.asking import Asking
 from streammesh.auctions import Auctions
 from streammesh.boundaries import Boundaries
 from streammesh.dead import DeadLetters
+from streammesh.edges import Edges
 from streammesh.embedded import Embedded
 from streammesh.errors import ConfigError, MeshMismatch
 from streammesh.journal import Journal
@@ -123,7 +124,8 @@ class Rooms:
         self.messages = Messages(self.store, self.keys, self.replies, self.boundaries)
         self.auctions = Auctions(self.store, self.keys, self.replies, self.tasks, self.registry)
         self.votes = Votes(self.store, self.keys, self.replies, self.registry)
-        self.asking = Asking(self.roster, self.messages)
+        self.edges = Edges()
+        self.asking = Asking(self.roster, self.messages, self.edges)
         self.status = Status(self.store, self.keys)
         self.journal = Journal(self.store, self.keys, self.boundaries)
         self.runlist = RunList(self.store, self.keys)

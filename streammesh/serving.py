@@ -26,6 +26,7 @@ from streammesh.claims import Claims, Held
 from streammesh.delegating import Delegating
 from streammesh.detecting import Detecting
 from streammesh.errors import MeshError, ServerFull
+from streammesh.gossiping import Gossiping
 from streammesh.handlers import Handler
 from streammesh.hearing import MAIL, Hearing
 from streammesh.lanes import Lanes, Mail, Wakes
@@ -39,6 +40,7 @@ from streammesh.pulse import Pulse, Renewal
 from streammesh.registry import Beat, Card
 from streammesh.replies import ended
 from streammesh.store import BLOCK
+from streammesh.supervised import supervised
 from streammesh.sweep import Sweep
 from streammesh.tending import Tending
 from streammesh.workflow import Workflow
@@ -68,6 +70,7 @@ class Serving:
         lease: float,
         grace: float,
         ready_file: Path | None,
+        gossip: bool | None = None,
         watching: Sequence[tuple[frozenset[str], Callable[[Membership], Any]]] = (),
         predicates: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
@@ -85,6 +88,7 @@ class Serving:
         self._lease = lease
         self._grace = grace
         self._ready_file = ready_file
+        self._gossip = gossip
         self._watchers = Watchers(watching)
         self._predicates = predicates or {}
         self._boot = secrets.token_hex(8)
@@ -144,6 +148,7 @@ class Serving:
             self._ready_file,
         )  # fmt: skip
         self.detecting.failures = lambda: pulse.failures
+        self.gossiping = Gossiping(mesh, self.id, self._gossip, self.detecting, self._card, pulse.hurry)
         pulse.start()
         _log.info("agent=%s ready capabilities=%s slots=%d", self.id, ",".join(self._handlers), self._slots)
         claiming = {
@@ -157,6 +162,8 @@ class Serving:
             asyncio.create_task(self._supervised("tend", self.tending.loop)),
             asyncio.create_task(self._supervised("listen", listening.loop)),
             asyncio.create_task(self._supervised("detect", self.detecting.loop)),
+            asyncio.create_task(self._supervised("gossip", self.gossiping.speak)),
+            asyncio.create_task(self._supervised("hear gossip", self.gossiping.hear)),
             asyncio.create_task(self._supervised("watch", self._watchers.loop)),
             asyncio.create_task(self._supervised("look", self.presence.loop)),
         ]
@@ -296,28 +303,14 @@ class Serving:
         fields: dict[str, str | int | float] = {
             "state": self._state, "slots": self._slots, "busy": busy, "types": " ".join(self._types), "workflows": " ".join(sorted(self._workflows)),
             "topics": " ".join(sorted(self._voters)),
-            "host": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version(),
+            "host": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version(), "root": self.gossiping.root if hasattr(self, "gossiping") else "",
         }  # fmt: skip
         return Card(self._name, self._boot, self._lease, tuple(self._handlers), fields)
 
     # -- loops
 
     async def _supervised(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
-        pause = 0.1
-        while True:
-            began = time.monotonic()
-            try:
-                await loop()
-                return
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                if isinstance(error, MeshError):
-                    _log.warning("agent=%s the %s loop was interrupted: %s", self.id, name, error)
-                else:
-                    _log.exception("agent=%s the %s loop failed and begins anew", self.id, name)
-            pause = 0.1 if time.monotonic() - began > 10 else min(5.0, pause * 2)
-            await asyncio.sleep(pause)
+        await supervised(self.id, name, loop)
 
     async def _obey(self, act: Mapping[str, str]) -> None:
         match act.get("type"):
@@ -330,7 +323,7 @@ class Serving:
                 # In a mesh under test: it is later than we think.
                 self._pulse.hurry()
                 self.tending.put_off(0)
-            case "vanished":
+            case "vanished" | "beat":
                 # Whoever was taken for gone, and is not, is back with its beat.
                 self._pulse.hurry()
                 self.tending.hurry()

@@ -19,7 +19,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
     for line in (
         "errors health commands places choice breaker cards saga",
         "records writes",
-        "keys codec settings moments loop suspicion rhythm",
+        "keys codec settings moments loop suspicion rhythm edges supervised",
         "forks",
         "record watchdog connections embedded batch lanes execution knowledge bids motions tally",
         "boundaries envelope",
@@ -37,6 +37,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "hearing rq",
         "delegating",
         "perform activate tending detecting presence",
+        "gossiping",
         "answers bidding polling",
         "listening",
         "serving",

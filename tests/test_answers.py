@@ -28,8 +28,8 @@ async def test_an_agent_without_message_handlers_answers(url: str, namespace: st
         stats = await mesh.request("stats", timeout=10)
         assert (stats["agent"], stats["stale"]) == (one.id, 0)
         assert stats["claimed"] >= 1
-        assert one.types == ("info", "ping", "stats")
-        with pytest.raises(NotUnderstood, match="it knows: info, ping, stats"):
+        assert one.types == ("gossip", "info", "ping", "stats")
+        with pytest.raises(NotUnderstood, match="gossip, info, ping, stats"):
             await mesh.request("unheard-of", to=one.id, timeout=10)
         agent.stop()
         await serving

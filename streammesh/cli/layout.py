@@ -57,6 +57,7 @@ ASK = {
     "cap": ["HGETALL {key}"],
     "members": ["XREVRANGE {key} + - COUNT 5"],
     "broadcast": ["XREVRANGE {key} + - COUNT 5"],
+    "gossip": ["XLEN {key}", "TTL {key}"],
     "control": ["XREVRANGE {key} + - COUNT 5"],
 }
 #: The same for the keys that are told apart by how they end.

@@ -46,6 +46,10 @@ if not known then
   if epoch < tonumber(ARGV[3]) then redis.call('HSET', TAG .. 'meta', 'epoch', ARGV[3]) end
   member('joined', id, card, 'reason', 'back', 'at', iso(now))
   event('agent.back', 'agent', id, 'at', iso(now))
+  if redis.call('ZCARD', TAG .. 'agents') == 1 then
+    -- The first in an empty registry: it may have been lost, and whoever lives need not wait for his turn to come back.
+    redis.call('XADD', TAG .. 'control', 'MAXLEN', '~', 1000, '*', 'type', 'beat', 'by', id, 'at', iso(now))
+  end
 elseif next(news) then
   member('changed', id, card, 'at', iso(now))
 end

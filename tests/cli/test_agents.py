@@ -13,7 +13,7 @@ def test_ls_show_and_ping(shop: Cli) -> None:
     (agent,) = shop.ok("agents", "ls", "--json").objects
     assert (agent["id"], agent["state"], agent["slots"], agent["lease"]) == ("shop.1", "ready", 2, 2.0)
     assert {"greet", "hold"} <= set(agent["capabilities"])
-    assert agent["types"] == ["info", "ping", "stats"]
+    assert agent["types"] == ["gossip", "info", "ping", "stats"]
     heads, row = shop.ok("agents", "ls").lines
     assert heads.split() == ["AGENT", "STATE", "BUSY", "BEAT", "LEASE", "HOST", "PID", "CAPABILITIES"]
     assert row.startswith("shop.1  ready ")
