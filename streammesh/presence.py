@@ -107,8 +107,13 @@ class Presence:
         beats = dict(zip(scored[::2], scored[1::2], strict=True))
         if not here <= seen or began - self._noted > KEPT / 4:
             self._noted = began
-            await self._ask("SADD", self._seen, *sorted(here & beats.keys()) or [self._me])
-            await self._ask("PEXPIRE", self._seen, int(KEPT * 1000))
+            # In one write: were we killed between the two, the set would stay for ever.
+            await self._mesh.store.commands(
+                [
+                    ("SADD", self._seen, *(sorted(here & beats.keys()) or [self._me])),
+                    ("PEXPIRE", self._seen, int(KEPT * 1000)),
+                ]
+            )
         # What has just broken our own connection may have broken those of others: they come back.
         if took > SLOW or self._link.client_id is None or began - self._since < STEADY:
             return {}

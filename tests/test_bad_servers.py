@@ -84,7 +84,7 @@ async def test_an_evicting_server_is_taken_by_who_says_so(own: Server, namespace
 
 
 async def test_a_server_that_is_still_loading_is_waited_for() -> None:
-    answers = iter([b"-LOADING Redis is loading the dataset in memory\r\n"] * 3 + [b"*3\r\n+ok\r\n:1\r\n:1\r\n"])
+    answers = iter([b"-LOADING Redis is loading the dataset in memory\r\n"] * 3 + [b"*4\r\n+ok\r\n:1\r\n:1\r\n+\r\n"])
     answering: dict[str, Answer] = {"INFO": info(loading="1"), "EVALSHA": lambda _: next(answers)}
     async with FakeServer(answering) as server, Mesh.connect(server.url, patience=5) as mesh:
         assert mesh.keys.shards == 1

@@ -259,7 +259,9 @@ class Shard:
     def open(self, agent: str = "ann.1") -> None:
         """What an agent does when it comes: its streams and groups are there."""
         streams = self.streams_of(agent)
-        self.run("stream_open", *(capability_of(stream) for stream in streams), agent, streams=streams)
+        # Mail and inbox have none; only a claim wants to know which is which.
+        names = ["" if stream.startswith("mail:") else capability_of(stream) for stream in streams]
+        self.run("stream_open", *names, agent, streams=streams)
 
     def send(self, agent: str, **fields: str) -> str:
         return str(

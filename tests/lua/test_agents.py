@@ -132,14 +132,14 @@ def test_a_stream_of_another_type_is_told_and_passed_over(shard: Shard) -> None:
 
 
 def test_a_mesh_is_made_once(shard: Shard) -> None:
-    assert shard.run("mesh_open", 1, 4) == ["created", "1", "4"]
-    assert shard.run("mesh_open", 2, 8) == ["ok", "1", "4"]
+    assert shard.run("mesh_open", 1, 4) == ["created", "1", "4", ""]
+    assert shard.run("mesh_open", 2, 8) == ["ok", "1", "4", ""]
 
 
 def test_a_mesh_whose_meta_has_an_epoch_only_is_still_made(shard: Shard) -> None:
     """After FLUSHALL an agent may come back before a client opens the mesh."""
     shard.beat("ann.3")
-    assert shard.run("mesh_open", 1, 4) == ["created", "1", "4"]
+    assert shard.run("mesh_open", 1, 4) == ["created", "1", "4", ""]
     assert shard.redis.hget(shard.key("meta"), "epoch") == "3"
 
 
