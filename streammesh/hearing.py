@@ -29,6 +29,9 @@ __all__ = ["MAIL", "Hearing", "being_cancelled", "milliseconds"]
 #: Messages that one agent handles at once, whatever its tasks do.
 MAIL = 64
 
+#: What agents say to each other on their own account; nobody else sends these.
+ROOMS = ("auction.", "collect.", "gossip.", "vote.")
+
 _log = logging.getLogger("streammesh.agent")
 
 
@@ -91,7 +94,7 @@ class Hearing:
             return "expired the deadline passed before the agent could look"
         listener = self._listeners.get(kind)
         if listener is None:
-            known = ", ".join(sorted(self._listeners)) or "none"
+            known = ", ".join(sorted(name for name in self._listeners if not name.startswith(ROOMS))) or "none"
             return f"not_understood agent {self._me} has no handler for messages of type {kind!r} (it knows: {known})"
         line = Lineage.of(fields, fields.get("id", ""), self._me)
         message = Message.of(fields, line, self._mesh)

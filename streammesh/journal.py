@@ -12,7 +12,7 @@ from streammesh.boundaries import Boundaries, refusal
 from streammesh.commands import Effect
 from streammesh.errors import RunConflict, RunNotFound, StepNotFound
 from streammesh.forks import opening
-from streammesh.keys import Keys, check_id, check_name
+from streammesh.keys import Keys, check_id, check_name, check_run_id
 from streammesh.record import lineage, new_id
 from streammesh.store import Store
 
@@ -99,7 +99,7 @@ class Journal:
     ) -> bool:
         """Start a run; True when it is new, False when a run of that id was attached to. Raises RunConflict."""
         check_name(workflow, "workflow")
-        check_id(id, "run id")
+        check_run_id(id)
         records = [codec.encode({"what": "signal", "name": name, "payload": payload}) for name, payload in signals]
         flat: list[Any] = [item for pair in (pairs or {}).items() for item in pair]
         line = lineage.get()
@@ -155,7 +155,7 @@ class Journal:
         first, places = opening(records, of, path, input)
         start = records[0]
         word: str = await self._store.run(
-            "run_fork", [self._keys.prefix(self._keys.shard_of(check_id(id, "run id")))],
+            "run_fork", [self._keys.prefix(self._keys.shard_of(check_run_id(id)))],
             [id, start["workflow"], start["version"], start.get("generation", ""), of, path, first, len(places)]
             + [texts[place] for place in places],
         )  # fmt: skip

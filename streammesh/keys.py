@@ -60,9 +60,11 @@ from hashlib import sha1
 
 from streammesh.errors import InvalidName
 
-__all__ = ["GROUP", "LANES", "Keys", "check_id", "check_name", "raw_tag"]
+__all__ = ["GROUP", "LANES", "Keys", "check_id", "check_name", "check_run_id", "raw_tag"]
 
 GROUP = "agents"
+#: The most characters of a run's id before its first colon.
+LONGEST_RUN = 80
 LANES = ("high", "normal", "low")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
@@ -84,6 +86,20 @@ def check_id(id: object, what: str = "id") -> str:
     if isinstance(id, str) and _ID.match(id):
         return id
     raise InvalidName(f"{what} {_shown(id)} is not usable: expected 1 to 128 characters of A-Z a-z 0-9 _ . : -")
+
+
+def check_run_id(id: object) -> str:
+    """Return ``id`` if a new run may have it; raise InvalidName otherwise.
+
+    What belongs to a run begins with its id, and lives in the shard of what is before the first colon: that has to fit in.
+    """
+    text = check_id(id, "run id")
+    if len(text.partition(":")[0]) > LONGEST_RUN:
+        raise InvalidName(
+            f"run id {_shown(id)} is not usable: its part before the first colon has more than {LONGEST_RUN} characters, and the "
+            f"ids of its steps begin with it"
+        )
+    return text
 
 
 def _shown(value: object) -> str:

@@ -390,6 +390,6 @@ def child_id(run: str, path: str, generation: int = 0, longest: int = LONGEST_TA
     # Paths come again in each generation of a run. Ids may not: the task of that id would be known, and never answer.
     id = f"{run}:g{generation}:{path}" if generation else f"{run}:{path}"
     if len(id) > longest:
-        # The part before the first colon decides the shard, and stays whole: `LONGEST_RUN` leaves room for it.
-        id = f"{run[: longest - 38]}:{uuid.uuid5(uuid.NAMESPACE_URL, id).hex}"
+        # The part before the first colon decides the shard, and stays whole (`check_run_id` leaves room for it).
+        id = f"{run[: longest - 33]}:{uuid.uuid5(uuid.NAMESPACE_URL, id).hex}"
     return id

@@ -106,7 +106,7 @@ def mutate(name: str) -> None:
     load = store.load_script
 
     @cache
-    def mutant(name: str, *, shebang: bool = True) -> store.Script:
-        return wrong if name == wrong.name else load(name, shebang=shebang)
+    def mutant(name: str, *, shebang: bool = True, movable: bool = False) -> store.Script:
+        return wrong if name == wrong.name else load(name, shebang=shebang, movable=movable)
 
     store.load_script = mutant

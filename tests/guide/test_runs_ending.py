@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from streammesh import Agent, Mesh, Run
-from streammesh.errors import RunCancelled, RunFailed
+from streammesh.errors import InvalidName, RunCancelled, RunFailed
+from streammesh.testing import run_until_idle
 from tests.guide.conftest import Serve
 from tests.guide.library import library, reaches, whats
 
@@ -223,3 +224,23 @@ async def test_a_saga_that_is_parked_in_the_middle_undoes_nothing(mesh: Mesh, se
     await run.signal("go")
     assert await run.result(10) == "travelled"
     assert done == ["book"]
+
+
+async def test_ids_of_steps_live_with_their_run_however_long_it_is_called(mesh: Mesh) -> None:
+    """Ids that grow too long are shortened behind the part that decides the shard; a run that would leave no room is refused."""
+    agent = Agent("far")
+
+    @agent.capability("a-capability-with-a-name-of-its-own")
+    async def work(n: int) -> int:
+        return n + 1
+
+    @agent.workflow("long")
+    async def long(run: Run, depth: int) -> int:
+        deeper: int = await run.child("long", depth=depth - 1) if depth else 0
+        return int(await run.call("a-capability-with-a-name-of-its-own", n=deeper))
+
+    run = await mesh.start("long", depth=6, id="r" * 80)
+    await run_until_idle(mesh, agent)
+    assert await run.result(timeout=10) == 7
+    with pytest.raises(InvalidName, match="before the first colon"):
+        await mesh.start("long", depth=0, id="r" * 81)
