@@ -97,7 +97,16 @@ class Bidding:
         function = self._functions.get(capability)
         if function is None:
             return Bid()
-        call = Call(said["auction"], capability, said["payload"], said["closes"], said["deadline"], free, claims.slots)
+        call = Call(
+            said["auction"],
+            capability,
+            said["payload"],
+            said["closes"],
+            said["deadline"],
+            free,
+            claims.slots,
+            self._agent.id,
+        )
         try:
             if inspect.iscoroutinefunction(function):
                 answer = await function(call)

@@ -41,7 +41,7 @@ ENDED = frozenset(("done", "failed", "cancelled", "expired", "no_bids", "all_ref
 @dataclass(frozen=True, slots=True)
 class Call:
     """A call for bids, as a bidder gets it. ``closes`` and ``deadline`` are ms since 1970 by the server's clock; ``free`` is
-    how many slots the bidder has free now."""
+    how many slots the bidder has free now, ``bidder`` who is asked."""
 
     auction: str
     capability: str
@@ -50,6 +50,7 @@ class Call:
     deadline: int | None
     free: int
     slots: int
+    bidder: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Message:
 
     ``source`` is the agent or client that sent it, stamped by its runtime; ``deadline`` ms since 1970 or None; ``correlation`` the
     flow that it belongs to, ``causation`` the task or message that caused it ('' for the first), ``hops`` how many did so
-    in a row, ``path`` the agents that it came by; ``at`` is ISO-8601 by the server's clock. ``mesh`` is the agent's own client.
+    in a row, ``path`` the agents that it came by; ``to`` the agent whose handler has it; ``at`` is ISO-8601 by the server's clock. ``mesh`` is the agent's own client.
     """
 
     id: str
@@ -65,6 +65,7 @@ class Message:
     hops: int = 0
     path: tuple[str, ...] = ()
     traceparent: str = ""
+    to: str = ""
     mesh: Any = field(default=None, repr=False, compare=False)
     #: Who waits for the answer, and for what; '' when nobody does.
     reply_to: str = field(default="", repr=False)
@@ -80,7 +81,7 @@ class Message:
             id=fields.get("id", ""), type=fields.get("type", ""), payload=codec.decode(fields.get("payload") or "null", what="message"),
             source=fields.get("source", ""), deadline=line.deadline, correlation=line.correlation, at=fields.get("at", ""),
             headers={name: value for name, value in fields.items() if name not in WIRE}, causation=fields.get("causation", ""),
-            hops=line.hops, path=path, traceparent=line.traceparent, mesh=mesh, reply_to=fields.get("reply_to", ""),
+            hops=line.hops, path=path, traceparent=line.traceparent, to=line.agent, mesh=mesh, reply_to=fields.get("reply_to", ""),
             request=fields.get("request") or fields.get("id", ""), entry=entry,
         )  # fmt: skip
 

@@ -55,6 +55,11 @@ class TaskContext:
     #: True once somebody asked to cancel the task: a handler in a thread should look now and then, and return.
     cancel_requested: bool = field(default=False)
 
+    @property
+    def agent(self) -> str:
+        """The id of the agent that works on it."""
+        return self.line.agent
+
     def progress(self, done: Any, total: Any = None, note: str = "") -> None:
         """Say how far the task has come (from any thread); written at once when idle, else the newest of a burst."""
         value: dict[str, Any] = {"done": done}
@@ -197,7 +202,10 @@ def _signature(
     builders: dict[str, Callable[[Any], Any]] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         hint = hints.get(name)
-        if hint is TaskContext or parameter.annotation in ("TaskContext", "streammesh.TaskContext"):
+        if hint in (TaskContext, TaskContext | None) or parameter.annotation in (
+            "TaskContext",
+            "streammesh.TaskContext",
+        ):
             context = name
             continue
         if parameter.kind is parameter.VAR_KEYWORD:

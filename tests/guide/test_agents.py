@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from streammesh import Agent, Mesh, State
+from streammesh import Agent, Bid, Call, Mesh, Message, State, TaskContext
 from streammesh.testing import run_until_idle
 from tests.eventually import eventually
 from tests.guide.conftest import Serve
@@ -125,3 +125,27 @@ async def _paused(mesh: Mesh) -> bool:
 
 async def _state(mesh: Mesh, id: str, expected: str) -> bool:
     return next((one.state for one in await mesh.agents() if one.id == id), "") == expected
+
+
+async def test_a_handler_knows_which_agent_it_works_for(mesh: Mesh, serve: Serve) -> None:
+    agent, called = Agent("clerk", lease=2.0), []
+
+    @agent.capability("sign")
+    def sign(ctx: TaskContext | None = None) -> str:
+        return ctx.agent if ctx else "nobody"
+
+    @agent.bids("sign")
+    async def bid(call: Call) -> Bid:
+        called.append(call.bidder)
+        return Bid()
+
+    @agent.on("who")
+    async def who(message: Message) -> str:
+        return message.to
+
+    id = await serve(agent)
+    assert await mesh.call("sign", {}, timeout=10) == id
+    assert await mesh.request("who", to="clerk", timeout=10) == id
+    assert (await mesh.collect("who", timeout=10)).responses == ((id, id),)
+    assert await (await mesh.auction("sign")).result(timeout=10) == id
+    assert called == [id]
