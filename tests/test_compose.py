@@ -103,7 +103,7 @@ def test_there_is_one_service_for_each_agent_in_workers(agents: dict[str, dict[s
 
 def test_replicas_are_these(agents: dict[str, dict[str, Any]]) -> None:
     replicas = {name: service["deploy"]["replicas"] for name, service in agents.items()}
-    assert replicas == {"reader": 1, "keywords": 2, "summarizer": 2, "critic": 1, "editor": 1, "digest": 2}
+    assert replicas == {"reader": 1, "keywords": 2, "summarizer": 3, "critic": 3, "editor": 1, "digest": 2}
 
 
 def test_every_agent_can_be_scaled(agents: dict[str, dict[str, Any]]) -> None:

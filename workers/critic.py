@@ -2,19 +2,26 @@
 
 `coverage` is the share of the text's weighted terms that the summary mentions, `redundancy` how much its sentences
 repeat each other (0.0 is best), `length` whether a reader gets neither a stub nor an essay, `clarity` how well its
-sentences stand alone. `overall` weighs the four.
+sentences stand alone. `overall` weighs the four. By these numbers critics vote on the best of several summaries (topic
+`best-summary`), each with a taste of its own.
 """
 
 from collections import Counter
 from itertools import combinations
 
-from streammesh import Agent
+from streammesh import Agent, Ballot
 from workers.text.sentences import fitness, places, sentences
 from workers.text.terms import terms, words
 
 TOP_TERMS = 25
 SHORTEST, LONGEST = 20, 90  # words of a comfortable summary
 WEIGHTS = {"coverage": 0.3, "novelty": 0.15, "length": 0.15, "clarity": 0.4}
+#: What a critic values when it votes. Epochs count up, so that neighbours differ.
+TASTES = (
+    WEIGHTS,
+    {"coverage": 0.7, "novelty": 0.1, "length": 0.1, "clarity": 0.1},
+    {"coverage": 0.1, "novelty": 0.1, "length": 0.2, "clarity": 0.6},
+)
 
 agent = Agent("critic", slots=4)
 
@@ -31,11 +38,24 @@ def criticize(summary: list[str], text: str) -> dict[str, float]:
         "length": length(summary, text),
         "clarity": clarity(summary, text),
     }
-    merits = {**scores, "novelty": 1.0 - scores["redundancy"]}
-    overall = sum(weight * merits[name] for name, weight in WEIGHTS.items())
+    overall = merit(scores, WEIGHTS)
     if not summary:
         overall = 0.0 if terms(text) else 1.0
     return {name: round(value, 3) for name, value in {**scores, "overall": overall}.items()}
+
+
+@agent.votes("best-summary")
+async def choose(ballot: Ballot) -> str:
+    """The option that this critic likes best; the payload is {scores: {option: what `criticize` said of it}}."""
+    taste = TASTES[int(ballot.voter.rpartition(".")[2]) % len(TASTES)]
+    scores = ballot.payload["scores"]
+    return max(ballot.options, key=lambda option: merit(scores[option], taste))
+
+
+def merit(scores: dict[str, float], taste: dict[str, float]) -> float:
+    """What scores are worth to a taste."""
+    merits = {**scores, "novelty": 1.0 - scores["redundancy"]}
+    return sum(weight * merits[name] for name, weight in taste.items())
 
 
 def coverage(summary: list[str], text: str) -> float:

@@ -1,6 +1,8 @@
 """The digest: workflow `digest` makes one Markdown text of a folder, workflow `digest-document` what it says of one document.
 
 Both are ordinary coroutines: the work is done by the other workers, and whichever agent is alive goes on with the run.
+The summary of a document is chosen by the mesh: summarizers propose, critics score, critics vote. A long document is
+auctioned among the summarizers instead.
 """
 
 import asyncio
@@ -11,6 +13,9 @@ from workers.keywords import document_frequencies
 from workers.summarizer import METHODS
 
 IN_FLIGHT = 32  # documents that are worked on at once
+LONG = 1500  # words; what is longer is summarized once, by whoever bids best
+PATIENCE = 30.0  # seconds for proposals and ballots; agents that are dead are not waited for
+STALL = 2.0  # seconds without another proposal, after which those that came are enough
 ENTRIES = 200  # of one part of the digest: a payload and a result have limits
 
 agent = Agent("digest", slots=4)
@@ -101,30 +106,70 @@ async def assemble(run: Run, documents: list[dict[str, Any]], title: str) -> str
 async def digest_document(run: Run, folder: str, path: str) -> dict[str, Any]:
     """Reads one document, counts its terms, and chooses a summary.
 
-    Returns {path, title, words, summary: [sentence], method, counts}, or {path, refused} for one that cannot be read.
+    Returns {path, title, words, summary: [sentence], method, how, counts}, or {path, refused} for one that cannot be read.
     """
     try:
         read = await run.call("read-document", path=path, folder=folder)
     except errors.StepFailed as refusal:
         return {"path": path, "refused": str(refusal)}
     text, title = read["text"], read["title"]
-    counted, chosen = await asyncio.gather(run.call("count-terms", text=text), summary(run, text, title))
-    return {
-        "path": path, "title": title, "words": read["words"], "summary": chosen["sentences"], "method": chosen["method"],
-        "counts": counted["counts"],
-    }  # fmt: skip
+    choose = auctioned if read["words"] > LONG else voted
+    counted, chosen = await asyncio.gather(run.call("count-terms", text=text), choose(run, text, title))
+    return {"path": path, "title": title, "words": read["words"], **chosen, "counts": counted["counts"]}
 
 
-async def summary(run: Run, text: str, title: str) -> dict[str, Any]:
-    """What each method proposes is judged by a critic; the best is kept."""
+async def auctioned(run: Run, text: str, title: str) -> dict[str, Any]:
+    """By the summarizer that bids best, by its own method: {summary, method, how}."""
+    made = await run.auction(
+        "summarize", text=text, title=title, method="own", score={"eta": 1, "quality": 1, "history": 1}
+    )
+    return {"summary": made["sentences"], "method": made["method"], "how": "auctioned"}
 
-    async def proposed(method: str) -> dict[str, Any]:
-        made = await run.call("summarize", text=text, method=method, title=title)
-        judged = await run.call("criticize", summary=made["sentences"], text=text)
-        return {**made, **judged}
 
-    proposals = await asyncio.gather(*(proposed(method) for method in METHODS))
-    return max(proposals, key=lambda one: float(one["overall"]))
+async def voted(run: Run, text: str, title: str) -> dict[str, Any]:
+    """Brainstorm, critique and vote: {summary, method, how}. Without a decision the proposal that scores best is taken."""
+    asked = await proposed(run, text, title)
+    proposals = distinct(asked)
+    methods = list(proposals)
+    if len(methods) == 1:
+        how = "all proposals were the same" if len(asked) > 1 else "the only proposal"
+        return {"summary": proposals[methods[0]], "method": methods[0], "how": how}
+    judged = await run.map("criticize", [{"summary": summary, "text": text} for summary in proposals.values()])
+    scores = dict(zip(methods, judged, strict=True))
+    methods.sort(key=lambda method: (-scores[method]["overall"], method))
+    best, how = methods[0], "by its score"
+    try:
+        decision = await run.vote(
+            f"Which summary of {title or 'the text'}?", methods, topic="best-summary", payload={"scores": scores},
+            method="plurality", deadline=PATIENCE,
+        )  # fmt: skip
+    except errors.StepFailed as nobody:
+        how += f": {nobody}"
+    else:
+        if decision.winner:
+            best, how = decision.winner, f"by {decision.support} of {decision.cast} votes"
+        else:
+            how += f": the vote came to {decision.outcome}"
+    return {"summary": proposals[best], "method": best, "how": how}
+
+
+async def proposed(run: Run, text: str, title: str) -> list[dict[str, Any]]:
+    """What every summarizer proposes that answers, as `summarize` returns it; one at least."""
+    try:
+        asked = await run.collect("propose-summary", {"text": text, "title": title}, timeout=PATIENCE, stall=STALL)
+    except (errors.TooFewAnswers, errors.StepFailed):
+        # Nobody was there to be asked, or died over it. A task waits for somebody.
+        return [await run.call("summarize", text=text, title=title)]
+    return [answer for _, answer in asked.responses]
+
+
+def distinct(proposals: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Method -> its summary, the more thorough method first; of those that say the same only one."""
+    found: dict[str, list[str]] = {}
+    for one in sorted(proposals, key=lambda one: list(METHODS).index(one["method"])):
+        if one["sentences"] not in found.values():
+            found[one["method"]] = one["sentences"]
+    return found
 
 
 if __name__ == "__main__":

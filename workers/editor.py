@@ -33,7 +33,8 @@ agent = Agent("editor", slots=1)
 def assemble_digest(
     documents: list[dict[str, Any]], title: str = "Digest", sections: list[str] | None = None, after: str = ""
 ) -> dict[str, Any]:
-    """Writes the digest. A document is {path, title, words, summary: [sentence], keywords: [term, or {term: ...}]}.
+    """Writes the digest. A document is {path, title, words, summary: [sentence], keywords: [term, or {term: ...}]}, with
+    `method` and `how` where the summary was chosen among several.
 
     Returns {markdown, documents, keywords}, the last two counted. `sections` names some of head, entries and index.
     """
@@ -85,6 +86,8 @@ def entry(document: dict[str, Any]) -> str:
     lines.append(f"`{path}`, {counted(document['words'], 'word')}")
     if summary := document.get("summary"):
         lines.append(" ".join(map(quoted, summary)))
+    if document.get("how"):
+        lines.append(f"*Summary:* {document['method']}, {document['how']}")
     if keywords := terms_of(document):
         lines.append(f"*Keywords:* {', '.join(map(prose, keywords))}")
     return "\n\n".join(lines)

@@ -4,6 +4,9 @@ Three methods. `lead` takes the first sentences that can stand alone. `frequency
 text's frequent terms, each choice making its own terms count less. `graph` is LexRank: sentences that resemble many
 sentences that do, too, found by power iteration on the similarity graph, with a preference for the beginning of the
 text. Fragments, code, licences and credits are never chosen (`workers.text.sentences.fitness`).
+
+Each agent has a method of its own. By that it proposes (message `propose-summary`), and bids for long texts: slower
+methods ask for more time, better ones promise more.
 """
 
 import math
@@ -11,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from streammesh import Agent, Reject
+from streammesh import Agent, Bid, Call, Message, Reject, TaskContext
 from workers.text.sentences import fitness, places, sentences
 from workers.text.terms import overlap, terms
 
@@ -32,11 +35,16 @@ class Candidate(NamedTuple):
 
 
 @agent.capability("summarize")
-def summarize(text: str, sentences: int = 3, method: str = "graph", title: str = "") -> dict[str, Any]:
+def summarize(
+    text: str, sentences: int = 3, method: str = "graph", title: str = "", ctx: TaskContext | None = None
+) -> dict[str, Any]:
     """Chooses up to `sentences` sentences by `method` (graph, frequency or lead); none that only repeats the `title`.
 
-    Returns {sentences: [text], method, considered: n}. A text without a quotable sentence gives an empty list.
+    Method `own` is that of the agent that does it. Returns {sentences: [text], method, considered: n}. A text without a
+    quotable sentence gives an empty list.
     """
+    if method == "own" and ctx is not None:
+        method = own(ctx.agent)
     if method not in METHODS:
         raise Reject(f"unknown method {method!r}: known are {', '.join(METHODS)}")
     if not 1 <= sentences <= 50:
@@ -45,6 +53,25 @@ def summarize(text: str, sentences: int = 3, method: str = "graph", title: str =
     chosen = sorted(METHODS[method](candidates, sentences))
     quoted = [candidates[index].sentence for index in chosen]
     return {"sentences": quoted, "method": method, "considered": len(candidates)}
+
+
+def own(agent: str) -> str:
+    """The method of the agent with this id: epochs count up, so that neighbours differ."""
+    return list(METHODS)[int(agent.rpartition(".")[2]) % len(METHODS)]
+
+
+@agent.on("propose-summary")
+def propose(message: Message) -> dict[str, Any]:
+    """The proposal of this agent for {text, title}, as `summarize` returns it."""
+    return summarize(message.payload["text"], method=own(message.to), title=message.payload["title"])
+
+
+@agent.bids("summarize")
+async def bid(call: Call) -> Bid:
+    """By load and fit: the seconds that it takes by this agent's method, more of them the busier it is, and how good that is."""
+    method = own(call.bidder)
+    busy = 1 - call.free / call.slots
+    return Bid(eta=len(call.payload["text"]) / SPEED[method] * (1 + 4 * busy), quality=QUALITY[method])
 
 
 def quotable(text: str, title: str = "") -> list[Candidate]:
@@ -108,6 +135,8 @@ METHODS: dict[str, Callable[[list[Candidate], int], list[int]]] = {
     "frequency": frequency,
     "lead": lead,
 }
+SPEED = {"graph": 1e6, "frequency": 1.1e6, "lead": 2.4e6}  # characters in a second
+QUALITY = {"graph": 1.0, "frequency": 0.9, "lead": 0.4}  # for a long text, whose beginning does not say it all
 
 
 def similarities(bags: list[list[str]]) -> list[dict[int, float]]:
