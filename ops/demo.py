@@ -5,16 +5,16 @@
     ops/demo FOLDER -o FILE      where to write it (digest.md)
     ops/demo --keep              leave the server's data, and say how to look at it
 
-Workflow `digest` (workers/digest.py) lists the documents and starts a child run for each. On the way agents get SIGKILL:
-one that was caught with tasks in its hands, and the one that executes the run itself; a new process takes the place of
-each. Exits 0 only if every run ended once, and every step has one outcome.
+Workflow `digest` (workers/digest.py) lists the documents and starts a child run for each. Four agents choose the summaries
+together: they propose, score and vote; long documents are auctioned. On the way agents get SIGKILL, one in each of these
+phases, caught with a part of it in its hands, and the one that executes the run itself; a new process takes the place of
+each. Exits 0 only if all of them were killed, every run ended once, and every step has one outcome.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import collections
 import os
 import shutil
 import signal
@@ -23,6 +23,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,25 @@ LEASE = 2.0  # seconds until a killed agent's work moves on; the default of 10 w
 RUN = "digest-1"
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Whom to kill, when (the share of documents that are done), and the streams of which it must hold an entry.
-KILLS = (
-    ("a worker", 0.1, ("tasks:summarize", "tasks:criticize")),
-    ("the executor of the run", 0.3, ("runs:digest",)),
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """Whom to kill: an agent that holds an entry of ``stream`` ({} is its id) of which a field ends so; ``after`` is the share
+    of documents that are done."""
+
+    whom: str
+    after: float
+    stream: str
+    field: str = ""
+    ending: str = ""
+
+
+VICTIMS = (
+    Victim("in a brainstorm: it was asked for a proposal", 0.03, "mail:{}", "type", "collect.ask"),
+    Victim("in an auction: it had won, and was at work", 0.06, "inbox:{}", "id", ":work"),
+    Victim("in a critique: it was to score a proposal", 0.15, "tasks:criticize"),
+    Victim("in a vote: its ballot was not cast", 0.25, "mail:{}", "type", "vote.open"),
+    Victim("the executor of the run", 0.35, "runs:digest"),
 )
 
 
@@ -55,8 +71,8 @@ class Demo:
         self.progress = progress
         self.agents: dict[int, subprocess.Popen[bytes]] = {}
         self.started = 0
-        #: Processes that are stopped, to see whether they are to be killed.
-        self.aimed: set[int] = set()
+        #: The share of documents that are done.
+        self.done = 0.0
         #: Whom -> the agent that was killed.
         self.killed: dict[str, str] = {}
 
@@ -82,38 +98,61 @@ class Demo:
                 raise SystemExit(f"the agents did not get ready within a minute; see their logs in {self.data}")
             await asyncio.sleep(0.05)
 
-    async def kill(self, whom: str, streams: tuple[str, ...]) -> None:
-        """SIGKILL for an agent that holds an entry of one of the streams: it is stopped, looked at, and then killed."""
+    async def kill_all(self) -> None:
+        """One after the other, each when its time has come."""
+        for victim in VICTIMS:
+            await self.kill(victim)
+
+    async def kill(self, victim: Victim) -> None:
+        """SIGKILL for an agent that is caught: it is stopped, looked at, and then killed. Most of the others are alive."""
+        whom = victim.whom
         while True:
-            for agent in await self.mesh.agents():
-                pid = int(agent.fields["pid"])
-                if pid in self.aimed or pid not in self.agents or not await self.held(agent, streams):
-                    continue
-                self.aimed.add(pid)
+            ready = [agent for agent in await self.mesh.agents() if agent.state == "ready" and self.pid(agent)]
+            found = await self.holders(ready, victim) if len(ready) >= AGENTS - 1 and self.done >= victim.after else []
+            for agent in found:
+                pid = self.pid(agent)
                 os.kill(pid, signal.SIGSTOP)
-                held = 0
+                held = False
                 try:
-                    held = await self.held(agent, streams)
+                    held = bool(await self.holders([agent], victim))
                 finally:
-                    if not held:
-                        os.kill(pid, signal.SIGCONT)
-                        self.aimed.discard(pid)
+                    os.kill(pid, signal.SIGKILL if held else signal.SIGCONT)
                 if held:
-                    os.kill(pid, signal.SIGKILL)
                     await asyncio.to_thread(self.agents.pop(pid).wait)
                     self.killed[whom] = agent.id
                     self.progress.console.print(f"  SIGKILL to [bold]{agent.id}[/], {whom}")
                     self.start_agent()
                     return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.005)
 
-    async def held(self, agent: AgentInfo, streams: tuple[str, ...]) -> int:
-        """How many entries of these streams are in the agent's hands."""
-        prefix = self.mesh.keys.prefix()
-        replies = await self.mesh.store.commands(
-            [("XPENDING", f"{prefix}{stream}", "agents", "-", "+", 10, agent.id) for stream in streams]
+    def pid(self, agent: AgentInfo) -> int:
+        """Its process, if it is one of ours and alive, else 0."""
+        pid = int(agent.fields["pid"])
+        return pid if pid in self.agents else 0
+
+    async def holders(self, agents: list[AgentInfo], victim: Victim) -> list[AgentInfo]:
+        """Those that hold such an entry."""
+        store, prefix = self.mesh.store, self.mesh.keys.prefix()
+        streams = [prefix + victim.stream.format(agent.id) for agent in agents]
+        pending = await store.commands(
+            [
+                ("XPENDING", stream, "agents", "-", "+", 10, agent.id)
+                for stream, agent in zip(streams, agents, strict=True)
+            ]
         )
-        return sum(0 if isinstance(reply, Exception) else len(reply) for reply in replies)
+        entries = [
+            (agent, ("XRANGE", stream, entry[0], entry[0]))
+            for agent, stream, reply in zip(agents, streams, pending, strict=True)
+            for entry in ([] if isinstance(reply, Exception) else reply)
+        ]
+        if not victim.field:
+            return [agent for agent in agents if any(holder is agent for holder, _ in entries)]
+        found = []
+        for (agent, _), reply in zip(entries, await store.commands([look for _, look in entries]), strict=True):
+            flat = [] if isinstance(reply, Exception) or not reply else reply[0][1]
+            if dict(zip(flat[::2], flat[1::2], strict=True)).get(victim.field, "").endswith(victim.ending):
+                found.append(agent.id)
+        return [agent for agent in agents if agent.id in found]
 
     def stop_agents(self) -> None:
         for agent in self.agents.values():
@@ -131,21 +170,17 @@ class Demo:
         """Start the run, kill on the way, and return its result."""
         handle = await self.mesh.start("digest", folder=str(folder), title=f"Digest of {folder.name}", id=RUN)
         result = asyncio.create_task(handle.result())
-        kills = collections.deque(KILLS)
-        killing: list[asyncio.Task[None]] = []
+        killing = asyncio.create_task(self.kill_all())
         bar = self.progress.add_task("listing", total=None)
         while not result.done():
             status = await handle.status()
             done, total = status.get("done", 0), status.get("documents")
+            self.done = done / total if total else 0.0
             self.progress.update(bar, completed=done, total=total, description=status.get("phase", "listing"))
-            while kills and total and done >= kills[0][1] * total:
-                whom, _, streams = kills.popleft()
-                killing.append(asyncio.create_task(self.kill(whom, streams)))
             await asyncio.wait({result}, timeout=0.02)
-        for kill in killing:
-            if kill.done():
-                await kill
-            kill.cancel()
+        if killing.done():
+            await killing
+        killing.cancel()
         found: dict[str, Any] = await result
         return found
 
@@ -153,11 +188,22 @@ class Demo:
 def report(console: Console, folder: Path, tale: Tale, result: dict[str, Any], seconds: float) -> bool:
     """Print the table and the story; True when nothing was lost and nothing doubled."""
     table = Table(title=f"digest of {folder.name}", title_justify="left")
-    for column in ("documents", "runs", "steps", "taken over", "lost", "doubled", "seconds"):
+    row = {
+        "documents": result["documents"], "runs": tale.runs, "steps": tale.steps, "taken over": tale.taken_over,
+        "lost": len(tale.lost), "doubled": len(tale.doubled), "seconds": f"{seconds:.1f}",
+    }  # fmt: skip
+    for column in row:
         table.add_column(column, justify="right")
-    row = (result["documents"], tale.runs, tale.steps, tale.taken_over, len(tale.lost), len(tale.doubled))
-    table.add_row(*map(str, row), f"{seconds:.1f}")
+    table.add_row(*map(str, row.values()))
     console.print(table)
+    together = Table()
+    for column in ("done together", "how often", "outcome"):
+        together.add_column(column, justify="right" if column == "how often" else "left")
+    for what, outcomes in sorted(tale.outcomes.items()):
+        for n, (outcome, count) in enumerate(outcomes.most_common()):
+            together.add_row("" if n else what, str(count), outcome)
+    if tale.outcomes:
+        console.print(together)
     chosen = ", ".join(f"{method} {count}" for method, count in result["methods"].items())
     console.print(f"summaries by method: {chosen or 'none'}")
     refused = result["refused"]
@@ -194,13 +240,15 @@ async def main(folder: Path, output: Path, data: Path, keep: bool, console: Cons
         console.print(f"there is no readable document below {folder} (.md .txt .rst .html .py); nothing was written")
     await asyncio.to_thread(output.write_text, result["markdown"], encoding="utf-8")
     good = report(console, folder, tale, result, seconds)
-    for whom, _, _ in KILLS:
-        if whom not in demo.killed:
-            console.print(f"{whom} was not killed: the work was over too soon")
+    missed = [victim.whom for victim in VICTIMS if victim.whom not in demo.killed]
+    for whom in missed if result["documents"] else ():
+        console.print(f"[red]nobody was killed {whom}[/]: the work was over too soon")
     console.print(f"written: {output}")
     if keep:
-        console.print(f"look inside: streammesh --url embedded://{data} --namespace demo run show {RUN}")
-    return 0 if good and result["documents"] else 1
+        console.print(
+            f"look inside: streammesh --url embedded://{data} --namespace demo run show {RUN}", soft_wrap=True
+        )
+    return 0 if good and result["documents"] and not missed else 1
 
 
 def arguments() -> argparse.Namespace:

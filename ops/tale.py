@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from streammesh import Mesh
+from streammesh.bids import LONGEST_ID
+from streammesh.workflow import child_id
 
 OUTCOMES = ("done", "failed", "fired")
 COMMANDS = ("call", "child", "timer", "vote", "collect", "auction")
-FINAL = ("succeeded", "failed", "cancelled")
+#: Command -> what it is called when many are counted.
+TOGETHER = {"collect": "brainstorms", "vote": "votes"}
 
 
 @dataclass(slots=True)
@@ -26,6 +29,8 @@ class Tale:
     lines: list[str] = field(default_factory=list)
     #: Command (call, child, vote …) -> how many.
     commands: Counter[str] = field(default_factory=Counter)
+    #: What many agents did together (brainstorms, votes, auctions) -> how it came out -> how often.
+    outcomes: dict[str, Counter[str]] = field(default_factory=dict)
 
     @classmethod
     async def read(cls, mesh: Mesh, id: str) -> Self:
@@ -33,14 +38,19 @@ class Tale:
         tale = cls()
         taken = await takeovers(mesh)
         tale.taken_over = sum(len(found) for found in taken.values())
-        waiting = [id]
+        waiting, auctions = [id], []
         while waiting:
             run = waiting.pop()
             journal = await mesh.run(run).history()
             tale.look(run, journal)
             waiting += [record["run"] for record in journal if record["what"] == "child"]
+            auctions += [
+                child_id(run, record["path"], longest=LONGEST_ID) for record in journal if record["what"] == "auction"
+            ]
             if run == id:
                 tale.lines = shortened(journal, taken.get(id, []))
+        if auctions:
+            tale.outcomes["auctions"] = await awards(mesh, auctions)
         return tale
 
     def look(self, run: str, journal: list[dict[str, Any]]) -> None:
@@ -50,6 +60,10 @@ class Tale:
         answered = Counter(record["of"] for record in journal if record["what"] in OUTCOMES)
         local = Counter(record["path"] for record in journal if record["what"] == "step")
         self.steps += len(given) + len(local)
+        for record in journal:
+            together = TOGETHER.get(given.get(record.get("of", ""), {}).get("what", ""))
+            if together and record["what"] == "done":
+                self.outcomes.setdefault(together, Counter())[came_to(record["result"])] += 1
         self.commands.update(record["what"] for record in given.values())
         self.lost += [f"{run}: {path} has no outcome" for path in given if not answered[path]]
         self.doubled += [f"{run}: {path} has {n} outcomes" for path, n in (answered + local).items() if n > 1]
@@ -58,6 +72,24 @@ class Tale:
             self.lost.append(f"{run}: it has not ended")
         elif len(ends) > 1:
             self.doubled.append(f"{run}: it ended {len(ends)} times")
+
+
+def came_to(result: dict[str, Any]) -> str:
+    """A vote's or a collection's outcome in words."""
+    if "answers" not in result:
+        return str(result["outcome"]).replace("_", " ")
+    absent = len(result["dead"]) + len(result["silent"]) + len(result["invalid"])
+    return f"without {absent} of {result['voters']}" if absent else "answered by all"
+
+
+async def awards(mesh: Mesh, ids: list[str]) -> Counter[str]:
+    """How auctions came out."""
+    found: Counter[str] = Counter()
+    wanted = [("HMGET", mesh.keys.auction(id), "winner", "award", "reason") for id in ids]
+    for winner, award, reason in await mesh.store.commands(wanted):
+        again = "awarded again" if award and int(award) > 1 else "awarded"
+        found[again if winner else f"to the queue ({reason})"] += 1
+    return found
 
 
 async def takeovers(mesh: Mesh) -> dict[str, list[tuple[str, str]]]:

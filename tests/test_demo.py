@@ -1,4 +1,4 @@
-"""The demonstration as a user runs it: documents in, a digest out, agents killed on the way, nothing lost."""
+"""The demonstration as a user runs it: documents in, a digest out, an agent killed in each phase, nothing lost."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def demo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def library(folder: Path) -> Path:
-    """Eight dozen documents of every readable kind, one that is binary and one that is empty."""
+    """Eight dozen documents of every readable kind, each third one long, one that is binary and one that is empty."""
     folder.mkdir()
     for number in range(96):
         kind = ("md", "txt", "rst", "html", "py")[number % 5]
         # Long enough that an agent is busy for a while: each sentence returns in many a variation.
         tale = [
             f"{sentence[:-1]}, says {name} of harbour {harbour}."
-            for harbour in range(number, number + 12)
+            for harbour in range(number, number + (12 if number % 3 else 40))
             for sentence, name in zip(SENTENCES, ("Ada", "Bo", "Cy", "Dee", "Eve"), strict=True)
         ]
         text = "\n\n".join([*SENTENCES, *tale, f"This is volume number {number}."])
@@ -45,7 +45,7 @@ def library(folder: Path) -> Path:
     return folder
 
 
-def test_the_run_survives_the_death_of_its_executor_and_of_a_worker(tmp_path: Path) -> None:
+def test_the_run_survives_a_death_in_each_phase_and_that_of_its_executor(tmp_path: Path) -> None:
     """Exit 0, a digest with every document, a table that says lost 0, doubled 0, and a story in which agents die."""
     digest = tmp_path / "digest.md"
     done = demo(library(tmp_path / "library"), "-o", digest)
@@ -56,6 +56,18 @@ def test_the_run_survives_the_death_of_its_executor_and_of_a_worker(tmp_path: Pa
     assert (documents, runs, lost, doubled) == ("96", "98", "0", "0")
     assert int(steps) > 96 * 9
     assert int(taken_over) >= 1
+    assert [one.partition(":")[0] for one in re.findall(r"SIGKILL to librarian\.\d+, (.+)", done.stdout)] == [
+        "in a brainstorm",
+        "in an auction",
+        "in a critique",
+        "in a vote",
+        "the executor of the run",
+    ]
+    row, counted = "", dict.fromkeys(("auctions", "brainstorms", "votes"), 0)
+    for what, count in re.findall(r"│ (\w*) +│ +(\d+) │", done.stdout):
+        row = what or row
+        counted[row] += int(count)
+    assert (counted["auctions"], counted["brainstorms"]) == (32, 64), "each document is one or the other"
     killed = re.search(r"SIGKILL to (librarian\.\d+), the executor of the run", done.stdout)
     assert killed, done.stdout
     assert f"* {killed[1]} is dead; another agent replays the journal and goes on" in done.stdout
@@ -65,6 +77,8 @@ def test_the_run_survives_the_death_of_its_executor_and_of_a_worker(tmp_path: Pa
     assert text.startswith("# Digest of library")
     assert all(f"volume-{number:02}" in text for number in range(96))
     assert "lighthouse keeper" in text
+    assert len(re.findall(r"^\*Summary:\* (?:graph|frequency|lead), auctioned$", text, re.MULTILINE)) == 32
+    assert len(re.findall(r"^\*Summary:\* (?:graph|frequency|lead), (?:by|all|the)", text, re.MULTILINE)) == 64
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
