@@ -5,11 +5,14 @@ General layout, from the bottom up; imports only go down:
     errors keys             the error tree; every key
     codec settings moments  JSON with limits; where the server is; points in time
     rhythm                  when something comes again: cron and intervals
-    motions tally           a vote before and after; what ballots come to
-    record envelope         what a task's record says; what a message says of itself
+    commands places writes  what an execution asks for; places in code; writes that commit with a journal
+    choice breaker suspicion    which of several agents; leaving one in peace; whom to doubt, for routing alone
+    motions tally bids      a vote before and after; what ballots come to; what an auction is about
+    record envelope cards   what a task's record says; what a message says of itself; an agent's card as A2A writes it
     boundaries              how far a flow may reach, how much it may send
-    suspicion edges         whom to doubt, for routing alone; how it goes with each peer that is asked
-    loop execution          a loop on which a workflow runs the same way every time; one execution against its journal
+    edges                   how it goes with each peer that is asked
+    loop watchdog           a loop on which a workflow runs the same way every time; where one computes without giving way
+    execution saga          one execution against its journal; undoing in reverse order
     records forks replays   what journal records are; a run that begins with what another one did; journals against code
     connections embedded    connections by URL; a server from a wheel
     workflow                what a workflow may do: Run
@@ -17,16 +20,20 @@ General layout, from the bottom up; imports only go down:
     store batch             the door to the server (lua/ holds the scripts); coalescing
     replies results         waiting without polling; what became of tasks
     tasks registry timers messages dead journal     one room for each kind of thing in the server
-    sweep status peers runs votes  the repairing pass; read-only numbers; who else is here; a handle on a run; votes
-    bids auctions           what an auction is about; the room of auctions
-    schedules               what is started at set times
+    runs runlist schedules votes auctions           a handle on a run; runs in a list; what is started at set times; decisions
+    sweep status peers      the repairing pass; read-only numbers; who else is here
     listing causes checkup  tasks in a list; why one is not running; is all this fit for work
-    tracing                 everything that one thing caused, as one tree
+    steps runcauses tracing     what a run did; why it does not move; everything that one thing caused, as one tree
     asking                  to whom a request or a directed task goes
     rooms mesh              the client: all rooms together
     sync movable            the same for plain scripts; the clock of a mesh under test
-    handlers lanes claims pulse delegating perform activate detecting gossiping answers bidding polling listening serving agent    the worker process
-    cli testing             the command line; the pytest plugin
+    rq                      functions of RQ as capabilities; handlers in work-horses
+    handlers lanes claims perform activate          an agent's work: what it declares, takes, runs
+    hearing answers polling bidding delegating      what it hears, answers, votes, bids, hands on
+    pulse tending detecting presence listening      its beats; what it does for all; who is late, who is gone; news
+    gossiping supervised    gossip on the mesh; loops that are started again when they fall
+    serving agent           the worker process
+    health cli testing      is an agent ready; the command line; the pytest plugin
 
 The names below are loaded when they are first used, so that `streammesh --version` need not wait for a Redis client.
 """

@@ -1,4 +1,4 @@
-"""The README's lists of commands, exit codes and errors are complete, and say what the code says."""
+"""Lists for readers are complete: the README's commands, exit codes and errors; the modules of the package; the scripts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 
+import streammesh
 from streammesh import errors
 from streammesh.cli.endings import EXIT_CODES
 from streammesh.cli.root import root
 
-TEXT = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 CHAPTER = TEXT[TEXT.index("\n## Commands, exit codes, errors") : TEXT.index("\n## Figures")]
 
 
@@ -49,3 +51,18 @@ def test_every_error_is_in_the_table_under_its_own() -> None:
         branch = next(one for one in kind.__mro__ if one.__bases__[0] is errors.MeshError)
         row = next(row for row in told if f"`{branch.__name__}`" in row)
         assert kind is branch or kind.__name__ in told[row], kind.__name__
+
+
+def test_every_module_is_in_the_layout_of_the_package() -> None:
+    layout = re.findall(r"^    .*$", inspect.getdoc(streammesh) or "", re.MULTILINE)
+    named = {word for row in layout for word in row.strip().partition("  ")[0].split()}
+    there = {
+        path.stem for path in (ROOT / "streammesh").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert {name for name in there if not name.startswith("_")} <= named
+
+
+def test_every_script_is_in_the_readme_of_the_scripts() -> None:
+    told = set(re.findall(r"\w+", (ROOT / "streammesh" / "lua" / "README.md").read_text(encoding="utf-8")))
+    scripts = {path.stem for path in (ROOT / "streammesh" / "lua").glob("*.lua")}
+    assert {name for name in scripts if not name.startswith("prelude_")} <= told
