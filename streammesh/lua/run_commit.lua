@@ -82,7 +82,7 @@ local function write(path, a)
     ',"after":' .. ARGV[a] .. ',"at":"' .. at .. '"}'
 end
 
--- `flow`: hops and bounds of the run, where a handler started it.
+-- `flow`: hops, bounds and traceparent of the run, where a handler started it.
 local function effect(id, key, p, flow)
   local verb, path, count = ARGV[p], ARGV[p + 1], tonumber(ARGV[p + 2])
   local a = p + 3
@@ -91,6 +91,10 @@ local function effect(id, key, p, flow)
     for j = a + 5, a + count - 1 do extra[#extra + 1] = ARGV[j] end
     if flow[2] then
       for _, word in ipairs({'causation', id, 'hops', text((tonumber(flow[1]) or 0) + 1), 'bounds', flow[2]}) do extra[#extra + 1] = word end
+    end
+    if flow[3] then
+      extra[#extra + 1] = 'traceparent'
+      extra[#extra + 1] = flow[3]
     end
     redis.call('HSET', key, 'open ' .. path, 'task ' .. ARGV[a + 2])
     local stream = KEYS[tonumber(ARGV[a])]
@@ -117,6 +121,7 @@ local function effect(id, key, p, flow)
     if flow[2] then
       redis.call('HSET', TAG .. 'run:' .. ARGV[a], 'hops', text((tonumber(flow[1]) or 0) + 1), 'bounds', flow[2])
     end
+    if flow[3] then redis.call('HSETNX', TAG .. 'run:' .. ARGV[a], 'traceparent', flow[3]) end
     if word ~= 'ok' then report(ARGV[a], now) end
   elseif verb == 'auction' then
     redis.call('HSET', key, 'open ' .. path, 'auction ' .. ARGV[a])
@@ -174,7 +179,7 @@ for n = 1, tonumber(ARGV[2]) do
       out[n] = tail
     else
       for j = h + 9, h + 8 + records do redis.call('RPUSH', journal, ARGV[j]) end
-      local flow = effects > 0 and redis.call('HMGET', key, 'hops', 'bounds')
+      local flow = effects > 0 and redis.call('HMGET', key, 'hops', 'bounds', 'traceparent')
       for _ = 1, effects do p = effect(id, key, p, flow) end
       if records > 0 then redis.call('HDEL', key, 'deaths') end
       if records > 0 or effects > 0 or word ~= 'continue' then
