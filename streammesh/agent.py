@@ -17,17 +17,18 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import tenacity
 
 from streammesh.bidding import BidFunction, check_bids
 from streammesh.errors import ConfigError
 from streammesh.gossiping import Gossiping
-from streammesh.handlers import Handler, Isolation
+from streammesh.handlers import Handler, Isolation, Options
 from streammesh.keys import check_name
 from streammesh.mesh import Mesh
 from streammesh.messages import check_type
+from streammesh.offering import Offering
 from streammesh.peers import Membership
 from streammesh.rq.bridge import Bridge, bridged
 from streammesh.serving import Serving
@@ -79,24 +80,50 @@ class Agent:
         timeout: float | None = None,
         isolation: Isolation | None = None,
         retention: float | None = None,
+        version: int = 1,
+        metadata: Mapping[str, str] | None = None,
     ) -> Callable[[_Function], _Function]:
         """Declare a handler: its parameters are the payload's fields, what it returns (any JSON) is the result.
 
         ``async def`` runs on the loop, ``def`` in a thread, ``isolation="process"`` in a process that a timeout kills.
         ``retries`` more attempts follow a failure, after waits that double; ``retry=tenacity.Retrying(wait=, stop=, retry=)``
         says it in full (the waiting is done in the server). ``timeout`` is seconds for one attempt, ``retention`` seconds
-        that the finished record is kept. A parameter annotated TaskContext receives the context. Raises ConfigError.
+        that the finished record is kept. A parameter annotated TaskContext receives the context. ``version`` and ``metadata``
+        are for those who look for an agent (`Mesh.find`, `Mesh.request`): the queue of the capability is one, whoever has room
+        takes from it. Raises ConfigError.
         """
 
         def declare(function: _Function) -> _Function:
             if name in self.handlers:
                 raise ConfigError(f"agent {self.name!r} has a handler for capability {name!r} already")
             self.handlers[name] = Handler.make(
-                name, function, retries=retries, retry=retry, timeout=timeout, isolation=isolation, retention=retention
-            )
+                name, function, retries=retries, retry=retry, timeout=timeout, isolation=isolation, retention=retention,
+                version=version, metadata=metadata,
+            )  # fmt: skip
             return function
 
         return declare
+
+    async def announce(self, capability: str, function: Callable[..., Any], **options: Unpack[Options]) -> None:
+        """Offer one capability more while serving; options as for `capability`. Returns when the others can see it.
+
+        It ends with this serving: what is declared with `capability` is offered again by the next one. Raises ConfigError.
+        """
+        await self._offering().announce(Handler.make(capability, function, **options))
+
+    async def withdraw(self, capability: str) -> None:
+        """Offer one capability less while serving; returns when what ran of it has ended, and the others can see it.
+
+        From the call on nothing new is begun. What waits stays for other agents, also for those that come later; what is
+        addressed to this one is handed on. Cancelled before the end, it is offered as before. Not to be awaited by a handler
+        of that capability. Raises ConfigError.
+        """
+        await self._offering().withdraw(capability)
+
+    def _offering(self) -> Offering:
+        if self._serving is None or not self._serving.id:
+            raise ConfigError(f"agent {self.name!r} is not at work; declare what it offers with @agent.capability")
+        return self._serving.offering
 
     def can_handle(self, capability: str) -> Callable[[_Function], _Function]:
         """Declare who decides whether this agent does a task of ``capability``, asked when it has taken one.
@@ -245,7 +272,7 @@ class Agent:
                 f"agent {self.name!r} is being served already; make a second Agent, or start a second process"
             )
         serving = self._serving = Serving(
-            mesh, self.name, self.handlers, self.listeners, self.workflows, self.bidders, self.voters, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file, gossip=self.gossiping,
+            mesh, self.name, dict(self.handlers), self.listeners, self.workflows, self.bidders, self.voters, slots=self.slots, lease=self.lease, grace=self.grace, ready_file=ready_file, gossip=self.gossiping,
             watching=self.watching, predicates=self.predicates,
         )  # fmt: skip
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from itertools import count
 from typing import Any
 
@@ -61,19 +61,33 @@ class Asking:
         offers = f"no live agent can be given tasks of {capability!r}"
         return (await self._choose(lambda peer: capability in peer.capabilities, offers, strategy, affinity)).id
 
-    async def find(self, capability: str, *, paused: bool = False) -> list[PeerInfo]:
-        """Who offers ``capability``: first those with free slots, the least busy first, then the others.
+    async def find(
+        self,
+        capability: str,
+        *,
+        paused: bool = False,
+        version: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[PeerInfo]:
+        """Who offers ``capability`` (in that ``version``, saying at least ``metadata`` of it): first those with free slots, the
+        least busy first, then the others.
 
         Raises NoCapableAgent with the ``reason`` none_registered, all_paused (as ``paused`` says), all_draining,
         all_suspect or all_full, when none of them can begin a task now.
         """
+
+        def fitting(known: list[PeerInfo]) -> list[PeerInfo]:
+            return [peer for peer in known if peer.skill(capability).fits(version, metadata)]
+
         offering = self._roster.known(capability) if self._roster.followers else await self._roster.peers(capability)
+        offering = fitting(offering)
         able = [peer for peer in offering if peer.willing and not peer.full]
         if not able or paused:
-            offering = await self._roster.peers(capability, fresh=True)
+            offering = fitting(await self._roster.peers(capability, fresh=True))
             able = [peer for peer in offering if peer.willing and not peer.full]
         if not able or paused:
-            raise _nobody(f"nobody can begin tasks of {capability!r} now", why_none(offering, paused=paused))
+            what = f"nobody can begin tasks of {_described(capability, version, metadata)} now"
+            raise _nobody(what, why_none(offering, paused=paused))
         return sorted(offering, key=lambda peer: (not peer.willing, peer.full, peer.load, peer.id))
 
     async def _choose(
@@ -120,18 +134,31 @@ class Asking:
     # -- requests
 
     async def request(
-        self, type: str, payload: Any, timeout: float, *, strategy: str, affinity: str | None, retries: int, idempotent: bool
+        self, type: str, payload: Any, timeout: float, *, strategy: str, affinity: str | None, retries: int, idempotent: bool,
+        capability: str | None = None, version: int | None = None, metadata: Mapping[str, str] | None = None,
     ) -> Any:  # fmt: skip
         """Ask one agent that understands ``type``, and up to ``retries`` others after it; see `Mesh.request`."""
         if not 0 < timeout < 10**9:
             raise InvalidPayload(f"timeout={timeout!r} is not usable: a request needs seconds above 0")
         ends = asyncio.get_running_loop().time() + timeout
+        if capability is None and (version is not None or metadata):
+            raise ConfigError("version= and metadata= are those of a capability: name it with capability=")
         nobody = f"no live agent can be asked {type!r}"
+        if capability is not None:
+            nobody += f" among those that offer {_described(capability, version, metadata)}"
+
+        def offers(peer: PeerInfo) -> bool:
+            if type not in peer.types:
+                return False
+            return capability is None or (
+                capability in peer.capabilities and peer.skill(capability).fits(version, metadata)
+            )
+
         tried: list[str] = []
         error: MeshError | None = None
         while True:
             try:
-                to = (await self._choose(lambda peer: type in peer.types, nobody, strategy, affinity, tried)).id
+                to = (await self._choose(offers, nobody, strategy, affinity, tried)).id
             except NoCapableAgent:
                 if error is not None:
                     raise error from None
@@ -168,6 +195,12 @@ class Asking:
             raise
         breaker.succeeded()
         return answer
+
+
+def _described(capability: str, version: int | None, metadata: Mapping[str, str] | None) -> str:
+    said = [f"version {version}"] if version is not None else []
+    said += [f"{name}={value}" for name, value in (metadata or {}).items()]
+    return f"{capability!r} ({', '.join(said)})" if said else repr(capability)
 
 
 def _nobody(what: str, reason: str) -> NoCapableAgent:

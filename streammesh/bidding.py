@@ -89,6 +89,8 @@ class Bidding:
         claims, capability = self._agent.claims, said["capability"]
         if claims.draining:
             return Refusal("draining")
+        if capability in self._agent.lanes.closed:
+            return Refusal("withdrawn")
         if capability in self._agent.lanes.paused:
             return Refusal("paused")
         free = self._free()

@@ -203,11 +203,17 @@ class Causes:
             # Agents bury each other; the last one to die is not buried by anybody.
             beat, member = max(silent)
             return f"{text} (last: {member}, silent for {duration((now - beat) / 1000)})"
+        without: dict[str, str] = {}
         for entry, flat in await self._store.command("XREVRANGE", self._keys.members, "+", "-", "COUNT", BACK):
             event = fields_of(flat)
-            if event.get("type") in ("died", "left") and capability in event.get("capabilities", "").split():
-                ago = duration((now - int(entry.partition("-")[0])) / 1000)
-                return f"{text} (last: {event['agent']}, {event['type']} {ago} ago)"
+            agent, ago = event.get("agent", ""), duration((now - int(entry.partition("-")[0])) / 1000)
+            if capability in event.get("capabilities", "").split():
+                if event.get("type") in ("died", "left"):
+                    return f"{text} (last: {agent}, {event['type']} {ago} ago)"
+                if agent in without:
+                    return f"{text} (last: {agent}, which withdrew it {without[agent]} ago)"
+            elif event.get("type") == "changed":
+                without[agent] = ago
         return text
 
 

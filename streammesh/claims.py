@@ -252,7 +252,7 @@ class Claims:
                 self.free += 0 if back else 1
             else:
                 self._start(held)
-        if orphans and taken < count:
+        if not back and (taken < count or not orphans):  # what is in paused streams, the next sweep names again
             self._orphans[shard] = []
         return back or taken + skipped >= count or bool(rest) or bool(self._orphans[shard])
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,11 +60,15 @@ class Delegating:
         self._predicates = predicates
         self._claims = claims
         self._now = now
+        #: Capabilities that the agent withdraws.
+        self.closed: Collection[str] = ()
 
     async def assess(self, held: Held, handler: Handler | None) -> Outcome | None:
         """What becomes of the task instead of being done; None when this agent does it. Raises what the predicate raises."""
         if handler is None:
             return await self.refused(held, Refuse(f"{self._me} has no handler for capability {held.capability!r}"))
+        if held.capability in self.closed and held.stream == self._mesh.keys.inbox(self._me, held.shard):
+            return await self.refused(held, Refuse(f"{self._me} withdraws {held.capability!r}"))
         predicate = self._predicates.get(held.capability)
         if predicate is None:
             return None

@@ -9,11 +9,12 @@ import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import tenacity
 
 from streammesh import codec
+from streammesh.cards import Skill
 from streammesh.errors import ConfigError, InvalidPayload
 from streammesh.keys import check_name
 from streammesh.record import Lineage, lineage
@@ -21,11 +22,37 @@ from streammesh.record import Lineage, lineage
 if TYPE_CHECKING:
     from streammesh.mesh import Mesh
 
-__all__ = ["Handler", "Isolation", "TaskContext", "in_process", "in_thread", "sendable", "short", "told", "verdict_on"]
+__all__ = [
+    "Handler",
+    "Isolation",
+    "Options",
+    "TaskContext",
+    "in_process",
+    "in_thread",
+    "sendable",
+    "short",
+    "told",
+    "verdict_on",
+]
 
 Isolation = Literal["inline", "thread", "process", "rq"]
 _Result = TypeVar("_Result")
 
+
+class Options(TypedDict, total=False):
+    """The options of a capability, as in `Agent.capability`."""
+
+    retries: int
+    retry: tenacity.BaseRetrying | None
+    timeout: float | None
+    isolation: Isolation | None
+    retention: float | None
+    version: int
+    metadata: Mapping[str, str] | None
+
+
+#: The most characters of a capability's metadata, names and values together: they travel with every beat.
+METADATA = 1024
 #: The most characters of an error that are kept.
 LONGEST_ERROR = 4096
 
@@ -96,17 +123,20 @@ class Handler:
     allowed: frozenset[str]
     anything: bool
     builders: Mapping[str, Callable[[Any], Any]]
+    skill: Skill
 
     @staticmethod
     def make(
         capability: str,
         function: Callable[..., Any],
         *,
-        retries: int,
-        retry: tenacity.BaseRetrying | None,
-        timeout: float | None,
-        isolation: Isolation | None,
-        retention: float | None,
+        retries: int = 0,
+        retry: tenacity.BaseRetrying | None = None,
+        timeout: float | None = None,
+        isolation: Isolation | None = None,
+        retention: float | None = None,
+        version: int = 1,
+        metadata: Mapping[str, str] | None = None,
     ) -> Handler:
         """Check a handler when it is declared. Raises ConfigError with what is wrong and what to write instead."""
         check_name(capability, "capability")
@@ -133,6 +163,7 @@ class Handler:
             raise ConfigError(f"{where}: retries={retries!r} is not usable; expected a whole number from 0")
         if timeout is not None and not timeout > 0:
             raise ConfigError(f"{where}: timeout={timeout!r} is not usable; expected seconds above 0, or None")
+        skill = _skill(where, version, metadata or {})
         policy = retry
         if policy is None and retries:
             policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(retries + 1), wait=DEFAULT_WAIT)
@@ -144,7 +175,7 @@ class Handler:
                 f"{where}: a handler in a process of its own cannot take a TaskContext; use a thread, or leave it out"
             )
         return Handler(
-            capability, function, isolation, timeout, retention, policy, asynchronous, context, required, allowed, anything, builders
+            capability, function, isolation, timeout, retention, policy, asynchronous, context, required, allowed, anything, builders, skill
         )  # fmt: skip
 
     def bind(self, payload: dict[str, Any]) -> dict[str, Any]:
@@ -177,6 +208,18 @@ class Handler:
         if self.timeout:
             fields["timeout"] = str(self.timeout)
         return fields
+
+
+def _skill(where: str, version: int, metadata: Mapping[str, str]) -> Skill:
+    if type(version) is not int or version < 1:
+        raise ConfigError(f"{where}: version={version!r} is not usable; expected a whole number from 1")
+    if not all(codec.is_text(word) for pair in metadata.items() for word in pair):
+        raise ConfigError(f"{where}: metadata={metadata!r} is not usable; expected names and values that are texts")
+    if sum(len(name) + len(value) for name, value in metadata.items()) > METADATA:
+        raise ConfigError(
+            f"{where}: its metadata is too long; {METADATA} characters are allowed, it travels with every beat"
+        )
+    return Skill(version, dict(metadata))
 
 
 def _needs_rq(where: str, function: Callable[..., Any]) -> None:

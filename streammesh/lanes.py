@@ -37,6 +37,8 @@ class Lanes:
         self._capabilities = tuple(capabilities)
         self._used = [{"normal"} for _ in range(keys.shards)]
         self._turns: list[Iterator[Order] | None] = [None for _ in range(keys.shards)]
+        #: Capabilities that are offered no more: what is pending of them is looked after all the same.
+        self.closed: set[str] = set()
         #: Capabilities of which nothing new is taken.
         self.paused: frozenset[str] = frozenset()
 
@@ -59,7 +61,7 @@ class Lanes:
         return next(turns)
 
     def _round(self, shard: int) -> list[Order]:
-        names = [name for name in self._capabilities if name not in self.paused]
+        names = [name for name in self._capabilities if name not in self.paused and name not in self.closed]
         width = max(1, len(names))
         # Neighbouring turns differ in lane first, then in capability.
         return [self._turn(shard, lane, names[shift:] + names[:shift]) for shift in range(width) for lane in TURNS]
@@ -85,12 +87,29 @@ class Lanes:
         self._turns = [None for _ in self._turns]
         return True
 
+    def of(self, capability: str, shard: int) -> list[tuple[str, str]]:
+        """The streams of one capability in the lanes that are in use, each with it."""
+        return [(self._keys.tasks(capability, lane, shard), capability) for lane in sorted(self._used[shard])]
+
+    def open(self, capability: str) -> None:
+        """Serve one capability (again)."""
+        self.closed.discard(capability)
+        if capability not in self._capabilities:
+            self._capabilities += (capability,)
+        self._turns = [None for _ in self._turns]
+
+    def close(self, capability: str) -> None:
+        """Take nothing of it any more."""
+        self.closed.add(capability)
+        self._turns = [None for _ in self._turns]
+
     def missing(self, shard: int) -> list[tuple[str, list[tuple[str, str]]]]:
         """Lanes not seen in use so far, each with its streams and their capabilities."""
-        if not self._capabilities:
+        names = [name for name in self._capabilities if name not in self.closed]
+        if not names:
             return []
         return [
-            (lane, [(self._keys.tasks(name, lane, shard), name) for name in self._capabilities])
+            (lane, [(self._keys.tasks(name, lane, shard), name) for name in names])
             for lane in LANES
             if lane not in self._used[shard]
         ]

@@ -218,19 +218,24 @@ class Mesh(Rooms):
         affinity: str | None = None,
         retries: int = 1,
         idempotent: bool = False,
+        capability: str | None = None,
+        version: int | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Any:
         """Ask one agent (``to``, else one that understands ``type``) and return its answer; errors as in `Messages.request`.
 
         Without ``to`` it is chosen by ``strategy``: two-choices, round-robin, least-loaded (read anew for it), or by
         ``affinity``: the same agent for the same key. An agent that surely did nothing (gone, Refused, NotUnderstood) is
-        followed by up to ``retries`` others; one that died too, if the request is ``idempotent``. Raises NoCapableAgent.
+        followed by up to ``retries`` others; one that died too, if the request is ``idempotent``. With ``capability`` only those
+        are asked that offer it, in that ``version`` and with that ``metadata``. Raises NoCapableAgent.
         """
         if to is not None:
             to = (await self.registry.resolve(to)).id
             return await self.edges.watch(to, self.messages.request(to, type, payload, timeout))
         return await self.asking.request(
-            type, payload, timeout, strategy=strategy, affinity=affinity, retries=retries, idempotent=idempotent
-        )
+            type, payload, timeout, strategy=strategy, affinity=affinity, retries=retries, idempotent=idempotent,
+            capability=capability, version=version, metadata=metadata,
+        )  # fmt: skip
 
     # -- many agents at once
 
@@ -266,9 +271,15 @@ class Mesh(Rooms):
         """The live agents (that offer ``capability``) from memory, without a read; ``fresh`` reads them anew. See `Roster`."""
         return await self.roster.peers(capability, fresh=fresh)
 
-    async def find(self, capability: str) -> list[PeerInfo]:
-        """Who can do tasks of ``capability``, those with free slots first; raises NoCapableAgent with its ``reason``."""
-        return await self.asking.find(capability, paused=bool(await self.registry.paused([capability])))
+    async def find(
+        self, capability: str, *, version: int | None = None, metadata: Mapping[str, str] | None = None
+    ) -> list[PeerInfo]:
+        """Who can do tasks of ``capability``, those with free slots first; raises NoCapableAgent with its ``reason``.
+
+        ``version`` and ``metadata`` leave out who does not say that of it. They are for choosing: the queue is one for all versions.
+        """
+        paused = bool(await self.registry.paused([capability]))
+        return await self.asking.find(capability, paused=paused, version=version, metadata=metadata)
 
     def members(self, since: str = "0-0") -> AsyncIterator[Membership]:
         """Who joined, changed, left and died after the place ``since`` of the feed, in order, without end; '$' means from now."""

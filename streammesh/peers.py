@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from streammesh.cards import Skill, read_skills
 from streammesh.errors import MeshError
 from streammesh.keys import Keys
 from streammesh.store import BLOCK, Store
@@ -48,8 +49,14 @@ class PeerInfo:
     busy: int
     status: str = "alive"
     lease: float = 10.0
+    #: What it says of its capabilities: those that are plain version 1 are left out.
+    skills: Mapping[str, Skill] = field(default_factory=dict, hash=False)
     #: When that was seen, on this process's monotonic clock.
     seen: float = field(default_factory=time.monotonic, compare=False)
+
+    def skill(self, capability: str) -> Skill:
+        """The version and the metadata of what it offers."""
+        return self.skills.get(capability, Skill())
 
     @property
     def age(self) -> float:
@@ -220,7 +227,7 @@ class Roster:
 
     async def _read(self, first: int, last: int) -> tuple[str, list[PeerInfo]]:
         now, newest, *rows = await self._store.run("agent_list", [self._keys.prefix()], [first, last])
-        names = ("name", "epoch", "capabilities", "types", "state", "slots", "busy", "lease")
+        names = ("name", "epoch", "capabilities", "types", "state", "slots", "busy", "lease", "skills")
         found = []
         for id, beat, *card in rows:
             fields = dict(zip(names, card, strict=False))
@@ -284,7 +291,7 @@ def _peer(id: str, fields: Mapping[str, str], busy: int) -> PeerInfo:
     return PeerInfo(
         id, fields.get("name", ""), int(_number(fields.get("epoch"))), tuple(fields.get("capabilities", "").split()),
         tuple(fields.get("types", "").split()), fields.get("state", ""), int(_number(fields.get("slots"))), busy,
-        lease=_number(fields.get("lease"), 10.0),
+        lease=_number(fields.get("lease"), 10.0), skills=read_skills(fields.get("skills", "")),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streammesh.cards import agent_card
+from streammesh.cards import agent_card, read_skills
 from streammesh.errors import ServerFull, UnknownAgent
 from streammesh.keys import Keys, check_name
 from streammesh.moments import iso_now
@@ -195,7 +195,7 @@ class Registry:
             (name, dict(zip(flat[::2], flat[1::2], strict=True)))
             for name, flat in zip(one.capabilities, said, strict=True)
         ]
-        return agent_card(self._keys.namespace, one.id, one.name, skills)
+        return agent_card(self._keys.namespace, one.id, one.name, skills, read_skills(one.fields.get("skills", "")))
 
     async def capabilities(self) -> dict[str, dict[str, str]]:
         """Every capability that was ever used -> the fields of its hash (paused, retries, timeout …)."""

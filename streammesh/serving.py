@@ -7,12 +7,7 @@ that listens to control and broadcast; beside them the heartbeat's thread.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import platform
-import secrets
-import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -25,13 +20,14 @@ from streammesh.bidding import Bidding, BidFunction
 from streammesh.claims import Claims, Held
 from streammesh.delegating import Delegating
 from streammesh.detecting import Detecting
-from streammesh.errors import MeshError, ServerFull
+from streammesh.errors import MeshError
 from streammesh.gossiping import Gossiping
 from streammesh.handlers import Handler
 from streammesh.hearing import MAIL, Hearing
 from streammesh.lanes import Lanes, Mail, Wakes
 from streammesh.listening import Listening
 from streammesh.mesh import Mesh
+from streammesh.offering import Offering
 from streammesh.peers import Membership, Watchers
 from streammesh.perform import Performer
 from streammesh.polling import polling
@@ -60,7 +56,7 @@ class Serving:
         self,
         mesh: Mesh,
         name: str,
-        handlers: Mapping[str, Handler],
+        handlers: dict[str, Handler],
         listeners: Mapping[str, Callable[..., Any]],
         workflows: Mapping[str, Workflow],
         bids: Mapping[str, BidFunction],
@@ -75,14 +71,14 @@ class Serving:
         predicates: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         self._mesh = mesh
-        self._name = name
         self._handlers = handlers
         self._workflows = workflows
         self._bidding = Bidding(mesh, self, bids)
-        self._voters = voters
         own = {**answers(self, self._card), **listeners}
         #: What others may send; those of votes and auctions come from scripts.
-        self._types = sorted(own)
+        types, flows, topics = (" ".join(sorted(names)) for names in (own, workflows, voters))
+        said: dict[str, str | int] = {"slots": slots, "types": types, "workflows": flows, "topics": topics}
+        self.offering = Offering(mesh, name, lease, handlers, said)
         self._listeners = {**self._bidding.listeners(), **polling(self, mesh, voters), **own}
         self._slots = slots
         self._lease = lease
@@ -91,7 +87,6 @@ class Serving:
         self._gossip = gossip
         self._watchers = Watchers(watching)
         self._predicates = predicates or {}
-        self._boot = secrets.token_hex(8)
         self._state = "starting"
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -134,9 +129,7 @@ class Serving:
             streams += [(mesh.keys.runs(name, shard), f"run {name}") for name in self._workflows]
             streams += [(mesh.keys.inbox(self.id, shard), ""), (mesh.keys.mail(self.id, shard), "")]
             await mesh.registry.open_streams(shard, streams, self.id)
-        with contextlib.suppress(ServerFull):  # only people read it, and what a full server needs is agents
-            for name, handler in self._handlers.items():
-                await mesh.registry.describe(name, handler.card())
+        await self.offering.describe()
         listening = Listening(mesh, self.id, self._listeners, self.hearing, self._obey, self._watchers.tell)
         await listening.begin()
         await self.claims.find_lanes()
@@ -149,6 +142,7 @@ class Serving:
         )  # fmt: skip
         self.detecting.failures = lambda: pulse.failures
         self.gossiping = Gossiping(mesh, self.id, self._gossip, self.detecting, self._card, pulse.hurry)
+        self.offering.begin(self.id, self.lanes, self.claims, self.performer.delegating, pulse)
         pulse.start()
         _log.info("agent=%s ready capabilities=%s slots=%d", self.id, ",".join(self._handlers), self._slots)
         claiming = {
@@ -179,6 +173,7 @@ class Serving:
             await ended(others)
             mesh.roster.unfollow()
             pulse.stop()
+            self.offering.end()
             await asyncio.to_thread(pulse.join, 5.0)
             await self._leave()
             for desk in self.desks:
@@ -300,12 +295,7 @@ class Serving:
 
     def _card(self) -> Card:
         busy = self.claims.running if hasattr(self, "claims") else 0
-        fields: dict[str, str | int | float] = {
-            "state": self._state, "slots": self._slots, "busy": busy, "types": " ".join(self._types), "workflows": " ".join(sorted(self._workflows)),
-            "topics": " ".join(sorted(self._voters)),
-            "host": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version(), "root": self.gossiping.root if hasattr(self, "gossiping") else "",
-        }  # fmt: skip
-        return Card(self._name, self._boot, self._lease, tuple(self._handlers), fields)
+        return self.offering.card(self._state, busy, self.gossiping.root if hasattr(self, "gossiping") else "")
 
     # -- loops
 
@@ -357,6 +347,7 @@ class Serving:
         if beat.word == "back":
             _log.warning("agent=%s was out of the registry and is back in", self.id)
         self.claims.pause(beat.paused)
+        self.offering.beaten()
         for renewal in renewals:
             for id in renewal.cancel:
                 self._cancel(id)

@@ -17,10 +17,10 @@ from pathlib import Path
 LEVELS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "errors health commands places choice breaker cards saga",
+        "errors health commands places choice breaker saga",
         "records writes",
         "keys codec settings moments loop suspicion rhythm edges supervised",
-        "forks",
+        "forks cards",
         "record watchdog connections embedded batch lanes execution knowledge bids motions tally",
         "boundaries envelope",
         "store workflow gossip",
@@ -38,7 +38,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "delegating",
         "perform activate tending detecting presence",
         "gossiping",
-        "answers bidding polling",
+        "answers bidding offering polling",
         "listening",
         "serving",
         "agent",

@@ -97,15 +97,17 @@ async def show(mesh: Mesh, out: Output, agent: str) -> None:
     """Everything about one agent: its card, and what it holds."""
     one = await mesh.registry.resolve(agent)
     holds = await _held(mesh, one)
+    skills = (await mesh.registry.card(one.id))["skills"]
     if out.json:
-        out.object({**_json(one), "holds": holds})
+        out.object({**_json(one), "holds": holds, "skills": skills})
         return
     now = await mesh.status.now_ms()
     first = ("state", "name", "epoch", "busy", "slots", "lease", "capabilities", "workflows", "types")
-    rest = sorted(name for name in one.fields if name not in first and name != "boot")
+    rest = sorted(name for name in one.fields if name not in (*first, "boot", "skills"))
     pairs = [(name, one.fields.get(name)) for name in (*first, *rest)]
     shown = [(name, out.moment(text, now) if name.endswith("_at") else text) for name, text in pairs]
-    out.pairs([("id", one.id), *shown, ("holds", "\n".join(holds) or "nothing")])
+    listed = "\n".join(f"{skill['id']}  [{', '.join(skill['tags'][1:])}]  {skill['description']}" for skill in skills)
+    out.pairs([("id", one.id), *shown, ("skills", listed), ("holds", "\n".join(holds) or "nothing")])
 
 
 @command(agents_command)

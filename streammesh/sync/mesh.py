@@ -309,12 +309,15 @@ class Mesh:
         affinity: str | None = None,
         retries: int = 1,
         idempotent: bool = False,
+        capability: str | None = None,
+        version: int | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Any:
         """Ask one agent (``to``, else one that understands ``type``) and return its answer; as `streammesh.Mesh.request`."""
         return self._wait(
             partial(
                 self._mesh.request, type, payload, to=to, timeout=timeout, strategy=strategy, affinity=affinity, retries=retries,
-                idempotent=idempotent,
+                idempotent=idempotent, capability=capability, version=version, metadata=metadata,
             )
         )  # fmt: skip
 
@@ -343,9 +346,11 @@ class Mesh:
         """The live agents (that offer ``capability``) from memory; ``fresh`` reads them anew."""
         return self._wait(partial(self._mesh.peers, capability, fresh=fresh))
 
-    def find(self, capability: str) -> list[PeerInfo]:
-        """Who can do tasks of ``capability``, those with free slots first; raises NoCapableAgent with its ``reason``."""
-        return self._wait(self._mesh.find, capability)
+    def find(
+        self, capability: str, *, version: int | None = None, metadata: Mapping[str, str] | None = None
+    ) -> list[PeerInfo]:
+        """Who can do tasks of ``capability`` (in that version, saying that of it), those with free slots first; raises NoCapableAgent."""
+        return self._wait(partial(self._mesh.find, capability, version=version, metadata=metadata))
 
     def members(self, since: str = "0-0") -> Iterator[Membership]:
         """Who joined, changed, left and died after the place ``since`` of the feed, in order, without end; '$' means from now."""

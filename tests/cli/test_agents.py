@@ -20,7 +20,10 @@ def test_ls_show_and_ping(shop: Cli) -> None:
     assert shop.ok("agents", "ls", "-q", "-c", "greet").lines == ["shop.1"]
     assert shop.ok("agents", "ls", "-q", "-c", "other").lines == []
     assert f"pid           {agent['pid']}" in shop.ok("agents", "show", "shop").out
-    assert shop.ok("agents", "show", "shop.1", "--json").json["pid"] == agent["pid"]
+    shown = shop.ok("agents", "show", "shop.1", "--json").json
+    assert shown["pid"] == agent["pid"]
+    assert "takes: name, times?" in next(skill for skill in shown["skills"] if skill["id"] == "greet")["tags"]
+    assert "greet  [takes: name, times?]  Says hello." in shop.ok("agents", "show", "shop").out
     pong = shop.ok("agents", "ping", "--json").json
     assert (pong["id"], pong["ok"]) == ("shop.1", True)
     assert 0 < pong["ms"] < 5000
