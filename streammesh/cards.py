@@ -57,7 +57,11 @@ def read_skills(text: str) -> dict[str, Skill]:
 
 
 def agent_card(
-    namespace: str, id: str, name: str, skills: Iterable[tuple[str, Mapping[str, str]]], said: Mapping[str, Skill]
+    namespace: str,
+    id: str,
+    name: str,
+    skills: Iterable[tuple[str, Mapping[str, str]]],
+    said: Mapping[str, Skill] | None = None,
 ) -> dict[str, Any]:
     """The card of the agent ``id``; ``skills`` are its capabilities, each with the fields of its hash (description, takes).
 
@@ -73,7 +77,7 @@ def agent_card(
             "tags": [
                 "streammesh",
                 *([f"takes: {about['takes']}"] if about.get("takes") else []),
-                *said.get(capability, Skill()).tags(),
+                *(said or {}).get(capability, Skill()).tags(),
             ],
         }
         for capability, about in skills
