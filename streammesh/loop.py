@@ -24,6 +24,8 @@ __all__ = ["RunLoop", "RunTask"]
 
 #: Callbacks in one go, from one thing that happens to the next, that no sensible workflow has.
 TURNS = 200_000
+#: Times that a coroutine is closed, each time in the next `finally` that awaits something. One that never ends is left.
+UNWOUND = 1_000
 
 
 class Scope:
@@ -235,12 +237,19 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._ready.clear()
 
     def unwind(self, coroutine: Any) -> None:
-        """Close a coroutine of this loop, closed itself; what its `finally` blocks begin goes nowhere."""
+        """Close a coroutine of this loop, closed itself; what its `finally` blocks begin goes nowhere.
+
+        One that awaits something in a `finally` is closed there again, and so on to its end: whatever is left of it would be
+        closed by the garbage collector, on the loop outside.
+        """
         with self._running():
-            try:
-                coroutine.close()
-            except BaseException as error:
-                self.problems.append({"message": "closing", "exception": error})
+            for _ in range(UNWOUND):
+                try:
+                    coroutine.close()
+                except BaseException as error:
+                    self.problems.append({"message": "closing", "exception": error})
+                else:
+                    return
 
     def get_exception_handler(self) -> None:
         return None

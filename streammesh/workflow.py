@@ -316,7 +316,7 @@ class Run:
         check_name(workflow, "workflow")
         execution = self._execution
         path = execution.path(workflow)
-        child = f"{self.id}:{check_id(id)}" if id else self._child_id(path)
+        child = check_id(f"{self.id}:{check_id(id)}", "id of the child") if id else self._child_id(path)
         body = codec.encode(input)
         execution.command(
             "child", workflow, {"run": child}, Effect("child", path, (child, workflow, version, body, close)), path
