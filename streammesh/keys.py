@@ -66,8 +66,6 @@ GROUP = "agents"
 #: The most characters of a run's id before its first colon.
 LONGEST_RUN = 80
 LANES = ("high", "normal", "low")
-#: So many characters of an id decide where it lives: as many of a run's as every id that is made from it begins with.
-PLACED_BY = 80
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
@@ -135,8 +133,8 @@ class Keys:
         """The shard in which the task ``id`` lives."""
         if self.shards == 1:
             return 0
-        # What belongs to a run has the run's id before a colon, or as much of it as there is room for, and lives with it.
-        id = id.removeprefix("run ").removeprefix("auction ").removeprefix("vote ").partition(":")[0][:PLACED_BY]
+        # What belongs to a run has the run's id before a colon, and lives with it.
+        id = id.removeprefix("run ").removeprefix("auction ").removeprefix("vote ").partition(":")[0]
         raw = _RAW_ID.match(id)
         if raw:
             return int(raw[1] or 0) % self.shards
