@@ -28,7 +28,8 @@ General layout, from the bottom up; imports only go down:
     rooms mesh              the client: all rooms together
     sync movable            the same for plain scripts; the clock of a mesh under test
     rq                      functions of RQ as capabilities; handlers in work-horses
-    handlers lanes claims perform activate          an agent's work: what it declares, takes, runs
+    handlers offering       what an agent declares; what it offers now
+    lanes claims perform activate                   what it takes, and runs
     hearing answers polling bidding delegating      what it hears, answers, votes, bids, hands on
     pulse tending detecting presence listening      its beats; what it does for all; who is late, who is gone; news
     gossiping supervised    gossip on the mesh; loops that are started again when they fall
