@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import count
 from typing import Any
 
-from streammesh.choice import STRATEGIES, affine, least_loaded, two_choices
+from streammesh.choice import STRATEGIES, Chosen, affine, least_loaded, two_choices
 from streammesh.edges import Edges
 from streammesh.errors import (
     AgentDied,
@@ -59,7 +59,7 @@ class Asking:
         if affinity is None and strategy == "pull":
             return None
         offers = f"no live agent can be given tasks of {capability!r}"
-        return (await self._choose(lambda peer: capability in peer.capabilities, offers, strategy, affinity)).id
+        return Chosen((await self._choose(lambda peer: capability in peer.capabilities, offers, strategy, affinity)).id)
 
     async def find(
         self,

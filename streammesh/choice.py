@@ -12,10 +12,16 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Protocol, TypeVar
 
-__all__ = ["STRATEGIES", "Choosable", "affine", "least_loaded", "two_choices"]
+__all__ = ["STRATEGIES", "Choosable", "Chosen", "affine", "least_loaded", "two_choices"]
 
 #: What may be asked for; `pull` is no choice at all: whoever has room takes the task from the queue.
 STRATEGIES = ("pull", "two-choices", "round-robin", "affinity", "least-loaded")
+
+
+class Chosen(str):
+    """The id of an agent that was chosen for a task, by its name or a strategy: without room it may choose another one."""
+
+    __slots__ = ()
 
 
 class Choosable(Protocol):

@@ -21,11 +21,10 @@ from streammesh.lanes import Lanes, Mail, Wakes
 from streammesh.mesh import Mesh
 from streammesh.record import RETENTION
 from streammesh.store import BLOCK
+from streammesh.sweep import POISON
 
 __all__ = ["Claims", "Held"]
 
-#: Deaths of its agent that make a task poison.
-POISON = 3
 #: The most entries of one claim: small enough that the next one is under way while these run.
 CLAIM = 128
 #: The most outcomes of one settlement.

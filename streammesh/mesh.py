@@ -14,6 +14,7 @@ from typing import Any, Unpack
 from streammesh import codec
 from streammesh.auctions import Auction
 from streammesh.bids import OPTIONS
+from streammesh.choice import Chosen
 from streammesh.errors import InvalidPayload, PayloadConflict, TaskError
 from streammesh.journal import Head
 from streammesh.keys import check_id
@@ -61,10 +62,11 @@ class Mesh(Rooms):
         ``delay`` (seconds) or ``at`` put it off, ``deadline`` (seconds from now, or a datetime) lets it expire,
         ``priority`` is high, normal or low, ``to`` the id or name of one agent, ``headers`` travel to the handler.
         Whoever has room pulls it from the queue, unless ``strategy`` or ``affinity`` chooses one agent, as in `request`; then
-        NoCapableAgent is raised when nobody can be given it.
+        NoCapableAgent is raised when nobody can be given it. A task for an id waits for that very agent; one for a name, or chosen by a
+        strategy, goes on to another agent with room when its own has none (see `streammesh.overflow`).
         Called in a handler, the task inherits the correlation id. Atomic; safe to repeat with the same ``id``.
         """
-        to = (await self.registry.resolve(to)).id if to else await self.asking.for_task(capability, strategy, affinity)
+        to = await self._addressee(to) if to else await self.asking.for_task(capability, strategy, affinity)
         return await self.tasks.enqueue(
             capability, codec.either(payload, fields), id=id, delay=delay, at=at, deadline=deadline, priority=priority, to=to, headers=headers
         )  # fmt: skip
@@ -76,8 +78,12 @@ class Mesh(Rooms):
 
         Options as for `enqueue`, and ``ids``: an id for each payload.
         """
-        to = (await self.registry.resolve(to)).id if to else None
+        to = await self._addressee(to) if to else None
         return await self.tasks.enqueue_many(capability, payloads, to=to, **options)
+
+    async def _addressee(self, to: str) -> str:
+        id = (await self.registry.resolve(to)).id
+        return id if id == to else Chosen(id)
 
     async def call(
         self, capability: str, payload: Mapping[str, Any] | None = None, /, *, timeout: float | None = None,
@@ -88,7 +94,7 @@ class Mesh(Rooms):
         known = {name: options.pop(name) for name in names if name in options}
         chosen = options.pop("strategy", "pull"), options.pop("affinity", None)
         if known.get("to"):
-            known["to"] = (await self.registry.resolve(known["to"])).id
+            known["to"] = await self._addressee(known["to"])
         else:
             known["to"] = await self.asking.for_task(capability, *chosen)
         return await self.tasks.call(capability, codec.either(payload, options), timeout, **known)

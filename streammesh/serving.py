@@ -28,6 +28,7 @@ from streammesh.lanes import Lanes, Mail, Wakes
 from streammesh.listening import Listening
 from streammesh.mesh import Mesh
 from streammesh.offering import Offering
+from streammesh.overflow import Overflow
 from streammesh.peers import Membership, Watchers
 from streammesh.perform import Performer
 from streammesh.polling import polling
@@ -160,6 +161,7 @@ class Serving:
             asyncio.create_task(self._supervised("hear gossip", self.gossiping.hear)),
             asyncio.create_task(self._supervised("watch", self._watchers.loop)),
             asyncio.create_task(self._supervised("look", self.presence.loop)),
+            asyncio.create_task(self._supervised("overflow", Overflow(mesh, self.id, self.claims).loop)),
         ]
         try:
             if burst:

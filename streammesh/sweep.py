@@ -14,7 +14,10 @@ from streammesh.keys import Keys, raw_tag
 from streammesh.registry import Registry
 from streammesh.store import Store
 
-__all__ = ["Report", "Sweep"]
+__all__ = ["POISON", "Report", "Sweep"]
+
+#: Deaths of its agent that make a task poison.
+POISON = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Sweep:
             word, some, few = await self._store.run(
                 "inbox_drain",
                 [self._keys.prefix(shard)],
-                [agent, 200, raw_tag(self._keys.inbox(agent, shard), shard), *offered],
+                [agent, 200, raw_tag(self._keys.inbox(agent, shard), shard), POISON, *offered],
             )
             moved, buried = moved + int(some), buried + int(few)
             if word != "more":

@@ -15,6 +15,7 @@ from typing import Any
 from streammesh import codec
 from streammesh.batch import Batch
 from streammesh.boundaries import Boundaries, refusal
+from streammesh.choice import Chosen
 from streammesh.errors import InvalidPayload, PayloadConflict, ResultTimeout, TaskError, TaskNotFound
 from streammesh.keys import LANES, Keys, check_id, check_name
 from streammesh.moments import iso_now, moment, when
@@ -140,7 +141,7 @@ class Tasks:
                 raise InvalidPayload(f"priority {priority!r} is not known; expected one of {', '.join(LANES)}")
             extra += ("priority", priority)
         if to:
-            extra += ("to", to)
+            extra += ("to", to, "chosen", "1") if isinstance(to, Chosen) else ("to", to)
         if wait:
             extra += ("waiters", self._replies.client)
         if headers and (len(headers) > 64 or sum(len(str(value)) for value in headers.values()) > 65536):

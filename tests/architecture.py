@@ -38,7 +38,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "delegating",
         "perform activate tending detecting presence",
         "gossiping",
-        "answers bidding offering polling",
+        "answers bidding offering overflow polling",
         "listening",
         "serving",
         "agent",

@@ -3,7 +3,8 @@
 -- requests are answered `died`; votes wait for it no longer; other messages become dead letters of `inbox`.
 -- With prelude_auction, prelude_vote
 -- KEYS 1 prefix of the shard
--- ARGV 1 agent  2 limit  3 first word of the inbox's raw ids  4.. capabilities that live agents offer
+-- ARGV 1 agent  2 limit  3 first word of the inbox's raw ids  4 deaths that make a task poison
+--      5.. capabilities that live agents offer
 -- Returns {'alive' | 'more' | 'ok', number moved, number buried}
 -- Called by sweep.Sweep.drain
 local agent = ARGV[1]
@@ -11,7 +12,7 @@ if redis.call('EXISTS', TAG .. 'agent:' .. agent) == 1 then return {'alive', 0, 
 local now = clock()
 local at = iso(now)
 local offered = {}
-for i = 4, #ARGV do offered[ARGV[i]] = true end
+for i = 5, #ARGV do offered[ARGV[i]] = true end
 local moved, buried, limit, seen = 0, 0, tonumber(ARGV[2]), 0
 
 local function message(f, entry)
@@ -53,8 +54,14 @@ local function task(f, entry, wide)
     moved = moved + 1
     return
   end
-  redis.call('HDEL', key, 'to')
-  if r.state == 'running' then redis.call('HINCRBY', key, 'deaths', 1) end
+  redis.call('HDEL', key, 'to', 'chosen')
+  if r.state == 'running' and redis.call('HINCRBY', key, 'deaths', 1) >= tonumber(ARGV[4]) then
+    bury(id, r, 'poison', 'its agent died ' .. ARGV[4] .. ' times while running it', now)
+    -- As in task_claim: its own outcome must not look as if it had been recorded.
+    redis.call('HDEL', key, 'agent')
+    buried = buried + 1
+    return
+  end
   r.to = nil
   put(id, r, now)
   moved = moved + 1

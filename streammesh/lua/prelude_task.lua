@@ -43,6 +43,18 @@ local function put(id, r, now)
   return entry
 end
 
+-- The agent `me` hands the task `id` with the record `r` on to the agent `to`, or to the queue of its capability where that is ''.
+-- No failure is counted. Who gets it was chosen for it, and may hand it on as well.
+local function hand_on(id, r, me, to, why, now)
+  local key = TAG .. 'task:' .. id
+  r.refused = (r.refused and r.refused .. ' ' or '') .. me
+  r.to = to ~= '' and to or nil
+  redis.call('HSET', key, 'refused', r.refused)
+  if r.to then redis.call('HSET', key, 'to', to, 'chosen', '1') else redis.call('HDEL', key, 'to', 'chosen') end
+  put(id, r, now)
+  event('task.delegated', 'task', id, 'agent', me, 'to', to, 'msg', why, 'at', iso(now))
+end
+
 -- A deadline in ms, of words that are ms since 1970 or '+ms' from now: the earliest of them.
 local function earliest(words, now)
   local best
@@ -92,7 +104,7 @@ local function bounded(f, what, now)
 end
 
 -- Enqueues one task: record and entry, or record and due time. `kind` is what `usable` said of the stream, `extra` a flat list
--- of names and values for the record: `waiters priority to` stay there, `header.x` is `x` in the entry, a deadline may be
+-- of names and values for the record: `waiters priority to chosen` stay there, `header.x` is `x` in the entry, a deadline may be
 -- '+ms' (and then a second one), `bounds` is for `bounded` alone. Returns 'ok', or 'duplicate <state>' or 'conflict <state>' for
 -- a known id, or 'refused <guard> <limit>', and what the stream is now.
 local function enqueue(stream, kind, capability, id, payload, when, extra, now, at)
@@ -120,7 +132,7 @@ local function enqueue(stream, kind, capability, id, payload, when, extra, now, 
       record[#record + 1] = value
     end
     if name == 'to' then name, value = 'capability', capability end
-    if name ~= 'waiters' and name ~= 'priority' and name ~= 'bounds' then
+    if name ~= 'waiters' and name ~= 'priority' and name ~= 'bounds' and name ~= 'chosen' then
       entry[#entry + 1] = string.sub(name, 1, 7) == 'header.' and string.sub(name, 8) or name
       entry[#entry + 1] = value
     end

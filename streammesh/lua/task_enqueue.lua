@@ -3,7 +3,7 @@
 -- KEYS 1 prefix of the shard  2.. streams that the items name
 -- ARGV 1 number of items, then for each: index into KEYS of its stream, capability, id, payload (JSON),
 --        when ('' now | '+ms' from now | ms since 1970), number of pairs, then the pairs (name, value). Pairs go into the
---        record; `waiters priority to` stay there, `header.x` is `x` in the entry, `deadline` may be '+ms' and then an upper
+--        record; `waiters priority to chosen` stay there, `header.x` is `x` in the entry, `deadline` may be '+ms' and then an upper
 --        limit, `bounds` ('hops count fan_out') is what its flow is held to
 -- Returns one word for each: 'ok' | 'duplicate <state>' | 'conflict <state>' (known id, other payload; nothing changed;
 --         the state is `unusable` where the key of the record holds another type) | 'refused <guard> <limit>' (its flow has

@@ -33,7 +33,7 @@ for i = 2, #ARGV, 3 do
   else
     redis.call('PERSIST', key)
     redis.call('HDEL', key, 'failures', 'deaths', 'error', 'error_detail', 'reason', 'letter', 'finished_at', 'result', 'cancel',
-      'deadline', 'progress', 'to', 'refused')
+      'deadline', 'progress', 'to', 'chosen', 'refused')
     r.deadline, r.to, r.refused = nil, nil, nil
     redis.call('HSET', key, 'capability', r.capability, 'payload', r.payload or '{}', 'enqueued_at', iso(now), 'retried', ARGV[1])
     put(id, r, now)

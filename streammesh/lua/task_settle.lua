@@ -77,13 +77,7 @@ for n = 1, tonumber(ARGV[2]) do
     elseif verb == 'dead' then
       bury(id, fields(redis.call('HGETALL', key)), b, a, now, c)
     elseif verb == 'delegate' then
-      local whole = fields(redis.call('HGETALL', key))
-      whole.refused = (whole.refused and whole.refused .. ' ' or '') .. me
-      whole.to = b ~= '' and b or nil
-      redis.call('HSET', key, 'refused', whole.refused)
-      if b ~= '' then redis.call('HSET', key, 'to', b) else redis.call('HDEL', key, 'to') end
-      put(id, whole, now)
-      event('task.delegated', 'task', id, 'agent', me, 'to', b, 'msg', a, 'at', at)
+      hand_on(id, fields(redis.call('HGETALL', key)), me, b, a, now)
     elseif string.sub(id, 1, 4) == 'run ' then
       local head = redis.call('HMGET', key, 'capability', 'version')
       wake(string.sub(id, 5), head[1], head[2], now)

@@ -238,8 +238,14 @@ class Shard:
         return list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
 
     def drain(self, agent: str, *offered: str, limit: int = 200) -> tuple[str, int, int]:
-        word, moved, buried = self.run("inbox_drain", agent, limit, self.raw_word(f"inbox:{agent}"), *offered)
+        word, moved, buried = self.run("inbox_drain", agent, limit, self.raw_word(f"inbox:{agent}"), 3, *offered)
         return str(word), int(moved), int(buried)
+
+    def waiting(self, agent: str, patience: int = 0) -> list[list[str]]:
+        return list(self.run("inbox_hand_on", agent, patience, 100, streams=[f"inbox:{agent}"]))
+
+    def hand_on(self, agent: str, *moves: str) -> int:
+        return int(self.run("inbox_hand_on", agent, 0, 100, *moves, streams=[f"inbox:{agent}"]))
 
     def join(self, name: str = "ann", *capabilities: str, boot: str = "boot", lease: int = LEASE) -> str:
         return str(self.run("agent_join", name, boot, lease, 1, "state", "ready", *capabilities)[0])

@@ -159,3 +159,61 @@ def test_a_message_sent_again_since_its_reply_was_lost_is_one_message(shard: Sha
         assert shard.send(agent, id="m-1", type="note", payload="1") == "ok"
     assert len(shard.read(agent, f"mail:{agent}", count=10)) == 1
     assert 0 < shard.ttl("sent:m-1") <= 60_000
+
+
+def test_the_third_death_of_a_task_from_an_inbox_makes_it_a_dead_letter(shard: Shard) -> None:
+    shard.new("a", to="ann.1", extra={"waiters": "cli"})
+    one = shard.take("ann.1")
+    shard.redis.hset(shard.key("task:a"), "deaths", "2")
+    assert shard.drain("ann.1", "x") == ("ok", 0, 1)
+    assert (shard.state("a"), shard.record("a")["reason"], shard.record("a")["deaths"]) == ("dead", "poison", "3")
+    assert [letter["id"] for letter in shard.letters()] == ["a"]
+    assert [reply["state"] for reply in shard.replies("cli")] == ["dead"]
+    assert shard.settle("ann.1", complete(one)) == ["stale"]
+
+
+def test_what_waits_for_an_agent_that_was_chosen_may_be_handed_on_and_what_is_for_its_id_stays(shard: Shard) -> None:
+    shard.new("strict", to="ann.1")
+    shard.new("loose", to="ann.1", extra={"chosen": "1", "header.tenant": "acme"})
+    bob = shard.join("bob", "x")
+    shard.open(bob)
+    (waits,) = shard.waiting("ann.1")
+    entry, id, *rest = waits
+    assert (id, rest) == ("loose", ["x", ""])
+    assert shard.waiting("ann.1", patience=60_000) == [], "it has not waited for long"
+    assert shard.hand_on("ann.1", entry, id, "nobody.9") == 0, "to nobody who has no inbox"
+    strict = shard.record("strict")["entry"]
+    assert shard.hand_on("ann.1", entry, id, bob, strict, "strict", bob) == 1
+    assert shard.hand_on("ann.1", entry, id, bob) == 0, "twice is once"
+    record = shard.record("loose")
+    assert (record["to"], record["refused"], record["chosen"]) == (bob, "ann.1", "1")
+    assert shard.record("strict")["to"] == "ann.1"
+    one = shard.take(bob)
+    assert (one.id, one.attempt, one.failures, one.fields["tenant"], one.fields["refused"]) == (
+        "loose",
+        1,
+        0,
+        "acme",
+        "ann.1",
+    )
+    assert "chosen" not in one.fields
+    assert list(shard.entries("inbox:ann.1")) == [strict]
+
+
+def test_what_has_begun_is_not_handed_on(shard: Shard) -> None:
+    shard.new("a", to="ann.1", extra={"chosen": "1"})
+    (waits,) = shard.waiting("ann.1")
+    shard.take("ann.1")
+    assert shard.waiting("ann.1") == []
+    assert shard.hand_on("ann.1", *waits[:2], "") == 0
+    assert shard.state("a") == "running"
+
+
+def test_the_second_time_it_is_for_everybody(shard: Shard) -> None:
+    shard.new("a", to="ann.1", priority="high", extra={"chosen": "1", "refused": "bob.2"})
+    (waits,) = shard.waiting("ann.1")
+    assert waits[3] == "bob.2"
+    assert shard.hand_on("ann.1", *waits[:2], "") == 1
+    assert {"to", "chosen"} & shard.record("a").keys() == set()
+    assert shard.record("a")["refused"] == "bob.2 ann.1"
+    assert len(shard.entries("tasks:x:high")) == 1

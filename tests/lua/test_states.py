@@ -35,6 +35,10 @@ def take_over(shard: Shard) -> None:
     shard.claim("bob.2", orphans=[("tasks:x", "ann.1")])
 
 
+def inbox_chosen(shard: Shard) -> None:
+    shard.new("a", to="ann.1", extra={"chosen": "1"})
+
+
 def inbox(shard: Shard) -> None:
     shard.new("a", to="ann.1")
 
@@ -125,6 +129,7 @@ WALKS: dict[Arrow, tuple[Step, Step]] = {
     ("queued", "cancelled", "task_cancel"): (lambda shard: shard.new("a"), lambda shard: shard.cancel("a")),
     ("queued", "queued", "task_renew"): (read_and_unknown, lambda shard: shard.renew()),
     ("queued", "queued", "inbox_drain"): (inbox, lambda shard: shard.drain("ann.1", "x")),
+    ("queued", "queued", "inbox_hand_on"): (inbox_chosen, lambda shard: shard.hand_on("ann.1", *shard.waiting("ann.1")[0][:2], "")),
     ("queued", "dead", "inbox_drain"): (inbox, lambda shard: shard.drain("ann.1")),
     ("delayed", "queued", "due_fire"): (lambda shard: shard.new("a", when="1"), lambda shard: shard.fire()),
     ("delayed", "cancelled", "task_cancel"): (lambda shard: shard.new("a", when="1"), lambda shard: shard.cancel("a")),
@@ -194,7 +199,7 @@ def written(text: str) -> set[str]:
         )
     )
     states &= set(State)
-    if re.search(r"\b(put|adopt)\(", code):
+    if re.search(r"\b(put|adopt|hand_on)\(", code):
         states.add("queued")
     if re.search(r"\benqueue\(", code):
         states |= {"queued", "delayed"}
