@@ -24,7 +24,7 @@ General layout, from the bottom up; imports only go down:
     sweep status peers      the repairing pass; read-only numbers; who else is here
     listing causes checkup  tasks in a list; why one is not running; is all this fit for work
     steps runcauses tracing     what a run did; why it does not move; everything that one thing caused, as one tree
-    asking                  to whom a request or a directed task goes
+    asking topics           to whom a request or a directed task goes; what is published for whoever subscribes
     rooms mesh              the client: all rooms together
     sync movable            the same for plain scripts; the clock of a mesh under test
     rq                      functions of RQ as capabilities; handlers in work-horses
@@ -59,6 +59,7 @@ if _typing.TYPE_CHECKING:
     from streammesh.runs import RunHandle
     from streammesh.schedules import Schedule
     from streammesh.tasks import Task
+    from streammesh.topics import Subscription
     from streammesh.workflow import Run
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "RunHandle",
     "Schedule",
     "State",
+    "Subscription",
     "Task",
     "TaskContext",
     "Veto",
@@ -120,6 +122,7 @@ _HOMES = {
     "Reject": "errors",
     "Retry": "errors",
     "State": "record",
+    "Subscription": "topics",
     "Task": "tasks",
     "TaskContext": "handlers",
     "Veto": "motions",

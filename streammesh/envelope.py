@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -70,8 +70,12 @@ class Message:
     #: Who waits for the answer, and for what; '' when nobody does.
     reply_to: str = field(default="", repr=False)
     request: str = field(default="", repr=False)
-    #: The entry of a topic's stream.
+    #: The entry of a topic's stream, and how often it was given to a member of the group, this time included.
     entry: str = field(default="", repr=False)
+    delivery: int = 1
+    #: How a subscription is told that it is done, and what the message passes on.
+    settle: Callable[[str], Awaitable[None]] | None = field(default=None, repr=False, compare=False)
+    line: Lineage | None = field(default=None, repr=False, compare=False)
 
     @staticmethod
     def of(fields: Mapping[str, str], line: Lineage, mesh: Any = None, entry: str = "") -> Message:
@@ -95,6 +99,15 @@ class Message:
             raise ConfigError("only the handler of a message can forward it")
         await self.mesh.messages.forward(self, (await self.mesh.registry.resolve(to)).id)
         return FORWARDED
+
+    async def done(self, failed: str = "") -> None:
+        """Acknowledge a message of a group now, rather than when the loop goes on; with ``failed``, why, it is a dead letter.
+
+        Only for what `Mesh.subscribe` yields; raises ConfigError elsewhere. Safe to repeat.
+        """
+        if self.settle is None:
+            raise ConfigError("only messages of a subscription are acknowledged by hand")
+        await self.settle(failed)
 
     def cloudevent(self) -> dict[str, Any]:
         """This message as a CloudEvents 1.0 event in its structured JSON form (media type application/cloudevents+json)."""

@@ -49,6 +49,7 @@ MeshError
     NoCapableAgent            nobody alive offers what was asked for
       NoVoters                nobody alive votes on that topic, or answers that type
     TooFewAnswers             fewer answers were collected than were needed
+    BroadcastGap              messages were dropped unread: their reader fell behind what is kept
     UnknownAgent              no live agent has that id or name
     AgentDied                 the agent died with the request open
     NotUnderstood             the agent has no handler for that type
@@ -67,7 +68,7 @@ Retry, Reject, Refuse, Defer  raised by handlers, caught by the agent
 from __future__ import annotations
 
 __all__ = [
-    "AgentDied", "AuctionCancelled", "AuctionError", "AuctionExpired", "AuctionFailed", "AuctionNotFound", "BallotRefused", "BoundaryError",
+    "AgentDied", "AuctionCancelled", "AuctionError", "AuctionExpired", "AuctionFailed", "AuctionNotFound", "BallotRefused", "BoundaryError", "BroadcastGap",
     "BudgetExceeded", "ConfigError", "Cycle", "DeadlinePassed", "Defer", "HistoryFull", "HopLimit", "InvalidName", "InvalidPayload",
     "InvalidSchedule", "InvalidURL", "InvalidVote", "LeaseLost", "MeshError", "MeshMismatch", "MessageError", "NoBids", "NoCapableAgent", "NoVoters",
     "NonDeterminism", "NotUnderstood", "PayloadConflict", "PayloadError", "PayloadTooLarge", "Refuse", "Refused", "Reject", "RemoteError",
@@ -113,8 +114,7 @@ class InvalidSchedule(ConfigError):
 class StoreUnavailable(MeshError):
     """The server could not be reached in time, or refused for now.
 
-    A write that raised this is *unknown*, not failed: repeating it with the same id is safe.
-    """
+    A write that raised this is *unknown*, not failed: repeating it with the same id is safe."""
 
 
 class ServerFull(StoreUnavailable):
@@ -282,10 +282,8 @@ class MessageError(MeshError):
 
 
 class NoCapableAgent(MessageError):
-    """No live agent can do what was asked for. ``reason`` is a word for why.
-
-    none_registered, all_paused, all_draining, all_suspect, all_full, all_open (their breakers), or all_tried.
-    """
+    """No live agent can do what was asked for. ``reason`` is a word for why: none_registered, all_paused, all_draining,
+    all_suspect, all_full, all_open (their breakers), all_tried, or no_subscriber."""
 
     def __init__(self, message: str, *, reason: str = "none_registered") -> None:
         super().__init__(message)
@@ -300,17 +298,20 @@ class TooFewAnswers(MessageError):
     """Fewer answers were collected than were needed. ``silent``, ``refused`` (agent -> why) and ``dead`` say who is missing."""
 
     def __init__(
-        self,
-        message: str,
-        *,
-        silent: tuple[str, ...] = (),
-        refused: dict[str, str] | None = None,
-        dead: tuple[str, ...] = (),
-    ) -> None:
+        self, message: str, *, silent: tuple[str, ...] = (), refused: dict[str, str] | None = None, dead: tuple[str, ...] = ()
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.silent = silent
         self.refused = refused or {}
         self.dead = dead
+
+
+class BroadcastGap(MessageError):
+    """Messages were dropped unread, since a reader fell behind what is kept: ``lost`` of them (None: unknown), up to entry ``first``."""
+
+    def __init__(self, message: str, *, first: str = "", lost: int | None = None) -> None:
+        super().__init__(message)
+        self.first, self.lost = first, lost
 
 
 class UnknownAgent(MessageError):

@@ -47,6 +47,9 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:members                 STREAM  joins, deaths, leaves, in order, bounded
     {mesh}:broadcast               STREAM  messages for everybody, bounded
     {mesh}:gossip:<agent>          STREAM  frames of gossip for one agent, bounded; TTL
+    {mesh}:topic:<topic>           STREAM  messages published on a topic, bounded; a group for each group of subscribers
+    {mesh}:topic:<topic>:readers   ZSET    subscribers without a group -> ms until which they count; TTL
+    {mesh}:topics                  HASH    topic -> messages published so far (*: broadcasts); with a group: the last one it was given
     {mesh}:control                 STREAM  pause, resume, drain, cancel: every operator's act, bounded
     {mesh}:rq                      STREAM  jobs of RQ that have ended, for the bridges that wait for them, bounded
 """
@@ -245,6 +248,13 @@ class Keys:
     @property
     def broadcast(self) -> str:
         return f"{self.prefix()}broadcast"
+
+    def topic(self, name: str) -> str:
+        return f"{self.prefix()}topic:{name}"
+
+    @property
+    def topics(self) -> str:
+        return f"{self.prefix()}topics"
 
     @property
     def rq(self) -> str:

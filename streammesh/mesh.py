@@ -27,6 +27,7 @@ from streammesh.runlist import states_of
 from streammesh.runs import RunHandle
 from streammesh.schedules import Schedule
 from streammesh.tasks import Task
+from streammesh.topics import Subscription
 
 __all__ = ["Mesh"]
 
@@ -212,6 +213,30 @@ class Mesh(Rooms):
     async def broadcast(self, type: str, payload: Any = None) -> str:
         """Send a message to every live agent but the sender; returns its id. Raises what boundary it came to."""
         return await self.messages.broadcast(type, payload)
+
+    async def publish(
+        self, topic: str, payload: Any = None, *, require_subscriber: bool = False, id: str | None = None
+    ) -> str:
+        """Publish a message on a topic; returns its id. Durable when it returns, whatever its subscribers do; about 10,000 are kept.
+
+        ``id`` is an idempotency key: the same one again within a minute is no second message. With ``require_subscriber`` it raises
+        NoCapableAgent where there is neither a group nor a live subscriber; and what boundary it came to.
+        """
+        id = check_id(id, "message id") if id is not None else ""
+        return await self.topics.publish(topic, payload, require_subscriber=require_subscriber, id=id)
+
+    def subscribe(
+        self, topic: str, group: str | None = None, start: str = "tail", *, lease: float = 10.0, prefetch: int = 1
+    ) -> Subscription:
+        """Messages of a topic: ``async with mesh.subscribe("news") as messages: async for message in messages: …``.
+
+        Without ``group`` every message, by a cursor that begins at ``start``: tail, head (what is kept), or after an entry
+        (`Subscription.cursor`). With one, each message goes to one member at least once: it is acknowledged when the loop goes on to the
+        next, or by ``await message.done()``. One whose member did not renew it for ``lease`` seconds (the same for all members), or left
+        the loop by an error, goes to another; after three such it is a dead letter of `inbox`. ``start`` is for a new group.
+        ``prefetch``: taken at once. Iterating raises BroadcastGap where messages were dropped unread. Raises ConfigError, InvalidName.
+        """
+        return self.topics.subscribe(topic, group, start, lease=lease, prefetch=prefetch, mesh=self)
 
     async def request(
         self,

@@ -17,6 +17,7 @@ from streammesh.errors import (
     AgentDied,
     DeadlinePassed,
     InvalidPayload,
+    NoCapableAgent,
     NotUnderstood,
     Refused,
     RemoteError,
@@ -54,10 +55,10 @@ class Messages:
     async def publish(
         self, where: str, type: str, payload: Any, *, kept: int = 0, mode: str = "", extra: tuple[Any, ...] = ()
     ) -> str:
-        """Publish to ``where``: 'agent <id>' or 'broadcast'; returns the message's id. One script, safe to repeat.
+        """Publish to ``where``: 'agent <id>', 'broadcast' or 'topic <name>'; returns the message's id. One script, safe to repeat.
 
-        ``kept`` is about how many a broadcast keeps, ``mode`` 'forward' or '', ``extra`` more of its entry. Raises
-        UnknownAgent, PayloadError, HopLimit, Cycle, BudgetExceeded, DeadlinePassed.
+        ``kept`` is about how many of a broadcast or topic are kept, ``mode`` 'forward', 'require' or '', ``extra`` more of its entry. Raises
+        UnknownAgent, NoCapableAgent, PayloadError, HopLimit, Cycle, BudgetExceeded, DeadlinePassed.
         """
         line = lineage.get()
         pairs = dict(zip(extra[::2], extra[1::2], strict=True))
@@ -72,6 +73,8 @@ class Messages:
         )
         if word == "missing":
             raise UnknownAgent(f"no live agent has the id {where.removeprefix('agent ')!r}; it left or died")
+        if word == "nobody":
+            raise NoCapableAgent(f"nobody subscribes to {where}; nothing was published", reason="no_subscriber")
         if word != "ok":
             raise refusal(word, f"message {type!r}", line)
         return id

@@ -29,6 +29,7 @@ from streammesh.status import Status
 from streammesh.store import Store
 from streammesh.tasks import Tasks
 from streammesh.timers import Timers
+from streammesh.topics import Topics
 from streammesh.votes import Votes
 
 __all__ = ["LAYOUT", "Rooms"]
@@ -37,7 +38,7 @@ __all__ = ["LAYOUT", "Rooms"]
 _ROOMS = frozenset(
     (
         "keys", "replies", "tasks", "timers", "dead", "registry", "roster", "messages", "auctions", "votes", "asking", "status", "journal",
-        "runlist", "schedules",
+        "runlist", "schedules", "topics",
     )
 )  # fmt: skip
 
@@ -122,6 +123,7 @@ class Rooms:
         self.registry = Registry(self.store, self.keys)
         self.roster = Roster(self.store, self.keys)
         self.messages = Messages(self.store, self.keys, self.replies, self.boundaries)
+        self.topics = Topics(self.store, self.keys, self.messages)
         self.auctions = Auctions(self.store, self.keys, self.replies, self.tasks, self.registry)
         self.votes = Votes(self.store, self.keys, self.replies, self.registry)
         self.edges = Edges()

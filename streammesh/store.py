@@ -318,6 +318,12 @@ class Store:
             )
         return info
 
+    async def drop(self, link: Link) -> None:
+        """Close a connection that is not needed any more."""
+        if link in self._links:
+            self._links.remove(link)
+        await link.close()
+
     async def unblock(self, link: Link) -> None:
         """Wake ``link`` from its blocking read, as if the time had run out. Safe when it is not blocked."""
         if link.client_id is not None:

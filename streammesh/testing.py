@@ -86,7 +86,7 @@ EVER = 10 * 365 * 86_400.0
 
 #: The keys of a mesh that may stay without a TTL: by the first word after the prefix.
 STANDING = frozenset(
-    ["meta", "clock", "caps", "cap", "agents", "members", "events", "refused", "control", "broadcast", "sweep", "inboxes", "tasks", "due", "dead", "runs", "workflows", "auctions", "votes"]
+    ["meta", "clock", "caps", "cap", "agents", "members", "events", "refused", "control", "broadcast", "sweep", "inboxes", "tasks", "due", "dead", "runs", "workflows", "auctions", "votes", "topic", "topics"]
 )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "results",
         "tasks registry timers messages dead journal",
         "sweep status peers pulse runs runlist schedules auctions votes",
-        "listing causes checkup steps asking",
+        "listing causes checkup steps asking topics",
         "runcauses tracing",
         "rooms",
         "mesh",

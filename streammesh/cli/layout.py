@@ -58,6 +58,8 @@ ASK = {
     "members": ["XREVRANGE {key} + - COUNT 5"],
     "broadcast": ["XREVRANGE {key} + - COUNT 5"],
     "gossip": ["XLEN {key}", "TTL {key}"],
+    "topic": ["XREVRANGE {key} + - COUNT 5", "XINFO GROUPS {key}"],
+    "topics": ["HGETALL {key}"],
     "control": ["XREVRANGE {key} + - COUNT 5"],
 }
 #: The same for the keys that are told apart by how they end.
@@ -65,6 +67,7 @@ ENDS = {
     "<capability>:agents": ["SMEMBERS {key}"],
     "<id>:journal": ["LRANGE {key} 0 -1"],
     "<id>:audit": ["XRANGE {key} - +"],
+    "<topic>:readers": ["ZRANGE {key} 0 -1 WITHSCORES"],
 }
 
 
@@ -169,11 +172,12 @@ async def _names(mesh: Mesh) -> dict[str, str]:
     runs = RunList(mesh.store, mesh.keys)
     started = (await runs.runs(STATES, limit=1)).runs
     schedules = await mesh.schedules.all()
+    topics = await mesh.topics.names()
     newest = (await Listing(mesh.store, mesh.keys).tasks(set(State), limit=1)).records
     return {
         "capability": capability, "agent": seen.agents[0].id if seen.agents else "reader.1",
         "id": newest[0].id if newest else "doc-17", "client": mesh.replies.client,
-        "name": schedules[0].name if schedules else "morning",
+        "topic": topics[0] if topics else "news", "name": schedules[0].name if schedules else "morning",
         "run": started[0].id if started else "digest-17", "workflow": stream_of(started[0]) if started else "digest",
     }  # fmt: skip
 
