@@ -132,7 +132,10 @@ class _Court:
         for id, record in self._records.items():
             state = record.get("state", "missing")
             item = self._items.get(id)
-            expected = item.outcomes if item else {"succeeded", "dead"}
+            # A child inherits the deadline of the task that made it.
+            parent = self._items.get(id.removesuffix(".child"))
+            inherited = {"expired"} if parent and "deadline" in parent.options else set()
+            expected = item.outcomes if item else {"succeeded", "dead"} | inherited
             if state in FINAL and state not in expected:
                 yield f"{id}: ended as {state}, expected one of {sorted(expected)}: {dict(record)}"
             doomed = item is not None and item.capability == "doomed"
