@@ -34,6 +34,7 @@ General layout, from the bottom up; imports only go down:
     pulse tending detecting presence listening      its beats; what it does for all; who is late, who is gone; news
     gossiping supervised    gossip on the mesh; loops that are started again when they fall
     serving agent           the worker process
+    solving                 brainstorm, critique, vote, implement: a workflow that is ready to use
     health cli testing      is an agent ready; the command line; the pytest plugin
 
 The names below are loaded when they are first used, so that `streammesh --version` need not wait for a Redis client.
@@ -58,6 +59,7 @@ if _typing.TYPE_CHECKING:
     from streammesh.registry import AgentInfo
     from streammesh.runs import RunHandle
     from streammesh.schedules import Schedule
+    from streammesh.solving import solve
     from streammesh.tasks import Task
     from streammesh.topics import Subscription
     from streammesh.workflow import Run
@@ -94,6 +96,7 @@ __all__ = [
     "Veto",
     "errors",
     "new_flow",
+    "solve",
 ]
 
 __version__ = "0.1.0"
@@ -129,6 +132,7 @@ _HOMES = {
     "Run": "workflow",
     "RunHandle": "runs",
     "Schedule": "schedules",
+    "solve": "solving",
     "new_flow": "record",
 }
 

@@ -276,8 +276,9 @@ class Mesh(Rooms):
         ``voters``: None (all who declare the ``topic``), a capability, a list of agents, or {agent: whole weight}; fixed at the
         opening. ``method``: plurality, majority (default), weighted, supermajority (``threshold``, 2/3), unanimity, approval,
         ranked; measured by ``basis`` cast (default) or electorate. ``quorum`` in voters (default more than half), ``deadline`` in
-        seconds (30), ``tie``: no_decision, priority, hash, runoff, status_quo:<option>, chair:<agent>; ``veto``; ``change`` first or
-        last; ``payload`` for the voters. The same ``id`` is the same vote. Raises InvalidVote, NoVoters, UnknownAgent, VoteConflict.
+        seconds (30), ``tie``: no_decision, priority, hash, runoff, status_quo:<option>, chair:<agent>; ``veto``; ``barred``
+        {agent id: options that it may not choose}; ``change`` first or last; ``payload`` for the voters. The same ``id`` is the
+        same vote. Raises InvalidVote, NoVoters, UnknownAgent, VoteConflict.
         """
         return await self.votes.vote(question, options, voters=voters, id=id, **rules)
 

@@ -59,6 +59,7 @@ class Poll(TypedDict, total=False):
     tie: str
     veto: bool
     change: str
+    barred: Mapping[str, Sequence[str]]
 
 
 class Limits(TypedDict, total=False):
@@ -111,12 +112,15 @@ class Motion:
     about: str
     veto: bool
     change: str
+    #: Agent -> options that it may not choose (its own, say).
+    barred: Mapping[str, Sequence[str]]
 
     @staticmethod
     def make(
         question: str, options: Iterable[str], *, topic: str = "default", payload: Any = None, method: str = "majority",
         threshold: float | None = None, basis: str = "cast", quorum: int | None = None, deadline: float = 30.0,
         tie: str = "no_decision", veto: bool = False, change: str = "first",
+        barred: Mapping[str, Sequence[str]] | None = None,
     ) -> Motion:  # fmt: skip
         """Check a motion. Raises InvalidVote."""
         listed = tuple(options) if not isinstance(options, str) else ()
@@ -149,9 +153,14 @@ class Motion:
             raise InvalidVote(f"tie={tie!r} is not known; expected one of {', '.join(TIES)}")
         if kind == "status_quo" and about not in listed:
             raise InvalidVote(f"tie={tie!r:.80}: the status quo must be one of the options")
+        for agent, options in (barred or {}).items():
+            if isinstance(options, str) or not set(options) <= set(listed):
+                raise InvalidVote(
+                    f"barred={{{agent!r}: {options!r:.80}}} is not usable: expected a list of options of this vote"
+                )
         return Motion(
             question, listed, check_id(topic, "topic"), payload, method, need, of, strict, basis, quorum, float(deadline), kind,
-            about, veto, change,
+            about, veto, change, dict(barred or {}),
         )  # fmt: skip
 
     def fields(self, id: str, electorate: Mapping[str, int], *, weighted: bool = False) -> dict[str, str | bytes | int]:
@@ -190,7 +199,9 @@ class Motion:
             self.veto,
             self.topic,
         ]
+        barred = [f"{agent} {self.options.index(one) + 1}" for agent, out in self.barred.items() for one in out]
         return {
+            **({"barred": " ".join(barred)} if barred else {}),
             "question": self.question, "topic": self.topic, "method": self.method, "options": len(self.options),
             **{f"option.{n}": self.options[n - 1] for n in numbers}, "eligible": " ".join(map(str, numbers)),
             "lots": " ".join(map(str, lots)), "need": self.need, "of": self.of, "strict": int(self.strict), "basis": self.basis,
@@ -198,7 +209,7 @@ class Motion:
             "status_quo": self.options.index(self.about) + 1 if self.tie == "status_quo" else "",
             "chair": chair, "veto": int(self.veto), "change": self.change,
             "electorate": roll(electorate), "paper": codec.encode(paper, what="vote"),
-            "spec": sha256(codec.encode(spec)).hexdigest()[:16],
+            "spec": sha256(codec.encode(spec + barred)).hexdigest()[:16],
         }  # fmt: skip
 
 

@@ -200,6 +200,12 @@ class Run:
         )
         return await execution.outcome(path, (f"auction {id}",))
 
+    async def agents(self, capability: str) -> list[str]:
+        """The ids of the live agents that offer a capability, sorted; journaled: in a replay they are who they were."""
+        path = self._execution.path(f"{check_name(capability, 'capability')}.agents")
+        self._execution.local(path, "agents", self._asked, (capability, None), {}, False, 3)
+        return list(await self._execution.outcome(path))
+
     async def _asked(self, capability: str, bidders: list[str] | None) -> list[str]:
         if self._eligible is None:
             raise ConfigError("this run is not executed by an agent: nobody can be asked for bids")
@@ -284,8 +290,7 @@ class Run:
                 raise ConfigError("this run is not executed by an agent: there is nobody to ask")
             return await self._electorate(voters, **about)
 
-        found: Mapping[str, int] = await self.step(electorate)
-        return found
+        return dict(await self.step(electorate))
 
     async def _put(self, what: str, name: str, path: str, fields: Mapping[str, Any]) -> Any:
         id = self._child_id(path)

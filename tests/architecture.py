@@ -42,6 +42,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "listening",
         "serving",
         "agent",
+        "solving",
         "__init__",  # the front door: what is above it may go through it
         "testing",
         "cli",

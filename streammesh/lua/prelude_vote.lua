@@ -203,12 +203,20 @@ local function vote_event(kind, id, v, now, ...)
   event(kind, 'vote', id, 'correlation', v.correlation or id, 'causation', v.causation or '', 'at', iso(now), ...)
 end
 
+-- The options of this round that `agent` may choose: all but those that `barred` ('agent option agent option …') names for it.
+local function open_to(v, agent)
+  local list, out = {}, {}
+  for one, n in string.gmatch(v.barred or '', '(%S+) (%d+)') do if one == agent then out[tonumber(n)] = true end end
+  for _, k in ipairs(numbers(v.eligible)) do if not out[k] then list[#list + 1] = k end end
+  return list
+end
+
 -- Asks every voter who has not been heard, and is not known to be dead.
 local function ask(id, v, ballots, now)
   for agent in string.gmatch(v.electorate, '(%S+) %d+') do
     if not ballots[agent] then
       post(agent, v.method == 'collect' and 'collect.ask' or 'vote.open', 'vote.' .. id .. '.' .. v.round, v.paper, now, 'vote', id,
-        'topic', v.topic, 'round', v.round, 'eligible', v.eligible, 'deadline', v.deadline, 'correlation', v.correlation or id, 'causation',
+        'topic', v.topic, 'round', v.round, 'eligible', table.concat(open_to(v, agent), ' '), 'deadline', v.deadline, 'correlation', v.correlation or id, 'causation',
         v.causation or '', 'source', v.source or '')
     end
   end
@@ -316,13 +324,13 @@ local function open_vote(id, v, now)
   return {'ok', state, state ~= 'open' and redis.call('HGET', key, 'result') or ''}
 end
 
--- Whether the words are a ballot that this vote takes; else what is wrong with them.
-local function flaw(v, ballot)
+-- Whether the words are a ballot that this vote takes from `agent`; else what is wrong with them.
+local function flaw(v, agent, ballot)
   if string.sub(ballot, 1, 8) == 'invalid ' then return nil end
   if v.method == 'collect' then return string.sub(ballot, 1, 7) ~= 'answer ' and 'not an answer' or nil end
   if ballot == 'abstain' then return nil end
   local places = {}
-  for _, k in ipairs(numbers(v.eligible)) do places[k] = true end
+  for _, k in ipairs(open_to(v, agent)) do places[k] = true end
   local veto = string.match(ballot, '^veto (%d+)$')
   if veto then
     if v.veto ~= '1' then return 'this vote has no veto' end
@@ -353,7 +361,7 @@ local function cast(id, agent, round, ballot, said, now)
   elseif round ~= '' and round ~= v.round then
     word = 'closed'
   else
-    local why = flaw(v, ballot)
+    local why = flaw(v, agent, ballot)
     if why then ballot = 'invalid ' .. why end
     if known == ballot then
       word = why and 'invalid' or 'ok'
