@@ -4,6 +4,7 @@
         line.lose_reply_to(b"XADD")           # the server does it, and its answer never arrives
         line.tear(b"XADD")                    # the server gets half of the request
         line.hold(); line.release()           # nothing passes in between, and nothing is closed: a black hole
+    line.redirect(port)                   # whoever connects from now on is connected to another server
 
 The chaos run has a proxy of its own, which chooses by chance.
 """
@@ -49,6 +50,9 @@ class Line:
 
     def release(self) -> None:
         self._open.set()
+
+    def redirect(self, upstream: int) -> None:
+        self._upstream = upstream
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
