@@ -310,6 +310,22 @@ async def test_all_agents_come_in_pages(mesh: Mesh, serve: Serve) -> None:
     assert (sorted(seen), pages) == (sorted(ids), 3)
 
 
+async def test_the_feed_alone_keeps_the_picture_true(mesh: Mesh) -> None:
+    def told(place: int, type: str, agent: str) -> str:
+        name = agent.partition(".")[0]
+        mesh.roster.take(
+            f"{place}-0", {"type": type, "agent": agent, "name": name, "state": "ready", "capabilities": "x"}
+        )
+        return " ".join(sorted(one.id for one in mesh.roster.known("x")))
+
+    await mesh.roster.follow("0-0")
+    assert told(1, "joined", "ann.1") == "ann.1"
+    assert told(2, "joined", "bob.2") == "ann.1 bob.2"
+    assert told(3, "left", "ann.1") == "bob.2"
+    assert told(1, "joined", "ann.1") == "bob.2", "what is older than what is known changes nothing"
+    assert told(4, "died", "bob.2") == ""
+
+
 def test_why_nobody_can_be_given_work() -> None:
     ready = PeerInfo("a.1", "a", 1, ("work",), (), "ready", 2, 0)
     draining, suspect, full = replace(ready, state="draining"), replace(ready, status="suspect"), replace(ready, busy=2)
