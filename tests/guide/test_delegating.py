@@ -71,6 +71,23 @@ async def test_after_two_refusals_a_task_goes_to_whoever_has_room(mesh: Mesh, se
     assert (await task.record()).fields["refused"].split()[:2] == ids
 
 
+async def test_two_that_refuse_do_not_hand_it_to_each_other_for_ever(mesh: Mesh, serve: Serve) -> None:
+    asked: list[str] = []
+    for name in ("one", "two"):
+        await serve(translator(name, Refuse("no", retry_after=60), [], asked))
+    await everybody_knows(mesh, 2)
+    task = await mesh.enqueue("translate", text="hi", to="one")
+
+    async def waits() -> bool:
+        return (await task.record()).state == "delayed"
+
+    await eventually(waits)
+    assert asked[:2] == ["one", "two"]
+    assert len(asked) == 3, "each of them, and whoever took it from the queue"
+    assert not (await task.record()).fields.get("to"), "it is for whoever has room"
+    await task.cancel()
+
+
 async def test_a_task_for_an_agent_that_cannot_do_it_reaches_one_that_can(mesh: Mesh, serve: Serve) -> None:
     other = Agent("other", lease=1.0)
 
