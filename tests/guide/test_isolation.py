@@ -122,13 +122,13 @@ async def test_a_timeout_is_a_failure_like_any_other_and_may_be_retried(mesh: Me
 
 
 async def test_a_busy_loop_does_not_make_an_agent_look_dead(mesh: Mesh, serve: Serve) -> None:
-    """The heart beats in a thread of its own, also while a careless handler blocks the loop for three leases."""
+    """The heart beats in a thread of its own, also while a careless handler blocks the loop for five leases."""
     agent, sweeper, attempts = Agent("careless", lease=0.5), Agent("sweeper", lease=0.5), []
 
     @agent.capability("compute")
     async def compute(ctx: TaskContext) -> None:
         attempts.append(ctx.attempt)
-        time.sleep(1.5)
+        time.sleep(2.5)
 
     sweeper.capability("nothing")(lambda: None)
 
@@ -144,6 +144,8 @@ async def test_a_busy_loop_does_not_make_an_agent_look_dead(mesh: Mesh, serve: S
         await task.result(10)
         sweeper.stop()
         await asyncio.to_thread(watching.join)
+        feed = await other.store.command("XRANGE", other.keys.members, "-", "+")
+    assert [flat for _, flat in feed if "died" in flat] == []
     assert attempts == [1]
 
 
