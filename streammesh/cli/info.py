@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from streammesh.cli.gossip import convergence, gossip_line
 from streammesh.cli.output import Output
 from streammesh.cli.parameters import DURATION
 from streammesh.cli.session import command
@@ -55,6 +56,8 @@ async def info(mesh: Mesh, out: Output, sample: float, everything: bool) -> None
     if runs.any:
         out.line(runs_line(runs))
     if line := await _schedules_line(mesh, second):
+        out.line(line)
+    if line := gossip_line(second.agents):
         out.line(line)
 
 
@@ -158,6 +161,7 @@ def as_json(
         "next_due_seconds": seen.next_due,
         "inboxes_waiting": seen.inboxes,
         "refused": dict(seen.refused),
+        "gossip": convergence(one.fields.get("root", "") for one in seen.agents),
         "runs": {**runs.states, "nobody": dict(runs.nobody), "complete": runs.complete},
     }  # fmt: skip
 

@@ -42,6 +42,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "dev": ("dev", "A server and agents in one terminal, for development."),
         "agents": ("agents", "The agents of this mesh."),
         "caps": ("caps", "The capabilities of this mesh; pause and resume them."),
+        "gossip": ("gossip", "What agents tell each other; whether all know the same."),
         "completion": ("completion", "Print the completion script of a shell."),
     },
 }
