@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -89,7 +90,7 @@ def _announce(out: Output, url: str, namespace: str, folder: Path, port: int) ->
         return
     rows = [("server", f"redis://127.0.0.1:{port}" if port else url), ("data", str(folder)), ("look", redis_cli(url))]
     if not port:
-        rows.append(("elsewhere", f"export STREAMMESH_REDIS_URL={url}"))
+        rows.append(("elsewhere", f"export STREAMMESH_REDIS_URL={shlex.quote(url)}"))
     out.pairs(rows)
 
 
