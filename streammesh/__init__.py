@@ -32,6 +32,7 @@ General layout, from the bottom up; imports only go down:
     lanes claims perform activate                   what it takes, and runs
     hearing answers polling bidding delegating      what it hears, answers, votes, bids, hands on
     pulse tending detecting presence listening      its beats; what it does for all; who is late, who is gone; news
+    overflow                what it does with work that was sent to it while it is full
     gossiping supervised    gossip on the mesh; loops that are started again when they fall
     serving agent           the worker process
     solving                 brainstorm, critique, vote, implement: a workflow that is ready to use
