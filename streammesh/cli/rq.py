@@ -178,5 +178,5 @@ async def import_cron(mesh: Mesh, out: Output, file: Path, write: bool, tz: str)
         else:
             out.line(f"{one.name}  {when}  -> {task}" + (f"  left out: {one.problem}" if one.problem else ""))
     bad = sum(bool(one.problem) for one in found)
-    out.note(f"{len(found) - bad} schedules {'written' if write else 'found; --write adds them'}" + (f", {bad} left out" if bad else ""))  # fmt: skip
+    out.note(f"{(n := len(found) - bad)} schedule{'s' if n != 1 else ''} {'written' if write else 'found; --write adds them'}" + (f", {bad} left out" if bad else ""))  # fmt: skip
     return 1 if bad else 0
