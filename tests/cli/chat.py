@@ -1,9 +1,11 @@
 """Agents that gossip, and one that does not, for the tests of `gossip`."""
 
+import os
+
 from streammesh import Agent, Message, gossiping
 
 # A test need not wait for what takes seconds in a mesh.
-gossiping.INTERVAL = 0.1
+gossiping.INTERVAL = float(os.environ.get("CHAT_INTERVAL", "0.1"))
 
 north = Agent("north", lease=2.0, grace=2.0, gossip=True)
 south = Agent("south", lease=2.0, grace=2.0, gossip=True)

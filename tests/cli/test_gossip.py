@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -129,6 +130,37 @@ def test_where_gossip_is_off_it_is_said_how_to_turn_it_on(cli: Cli, spawn: Spawn
     assert cli.ok("gossip", "peers").out == ""
     assert cli.ok("info", "--sample", "0", "--json").json["gossip"] is None
     assert "gossip" not in cli.ok("info", "--sample", "0").out
+
+
+def test_who_has_not_heard_of_something_is_behind(cli: Cli, spawn: Spawner) -> None:
+    for name in ("north", "south"):
+        spawn("agent", "--app", f"tests.cli.chat:{name}", CHAT_INTERVAL="3600").says(" ready ")
+    id = ids(cli)
+    cli.ok("gossip", "set", "secret", "1", "--agent", "north")
+    seen = cli.ok("gossip", "digest", "--json").json
+    assert (seen["gossiping"], seen["distinct_root_hashes"], seen["converged"]) == (2, 2, False)
+    assert id["north"] in seen["agents"][id["south"]]["behind"]
+    assert id["north"] not in seen["agents"][id["north"]]["behind"]
+    text = cli.ok("gossip", "digest")
+    assert text.lines[-1] == "2 agents · 2 root hashes · not converged"
+    assert f"! knows less of {id['north']}" in text.out
+    assert cli("gossip", "get", "secret", "--at", "south").code == 4
+    eventually_sync(lambda: "gossip: 2 agents · 2 root hashes · not converged" in cli.ok("info", "--sample", "0").lines)
+
+
+def test_an_agent_that_does_not_answer_is_named_and_exit_1(cli: Cli, spawn: Spawner) -> None:
+    spawn("agent", "--app", "tests.cli.chat:north").says(" ready ")
+    stopped = spawn("agent", "--app", "tests.cli.chat:south")
+    stopped.says(" ready ")
+    id = ids(cli)
+    stopped.send(signal.SIGSTOP)
+    try:
+        outcome = cli("gossip", "digest", "--timeout", "500ms", "--json")
+        assert outcome.code == 1
+        assert (list(outcome.json["agents"]), outcome.json["silent"]) == ([id["north"]], [id["south"]])
+        assert f"{id['south']} did not answer 'gossip' within 0.5 s" in outcome.err
+    finally:
+        stopped.send(signal.SIGCONT)
 
 
 def test_root_hashes_are_counted_where_there_are_some() -> None:
