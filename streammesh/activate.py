@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import logging
 import random
@@ -29,6 +30,7 @@ from streammesh.execution import Execution
 from streammesh.handlers import in_thread, told
 from streammesh.journal import Commit
 from streammesh.mesh import Mesh
+from streammesh.record import Lineage, lineage
 from streammesh.replies import Answer
 from streammesh.workflow import Run, Workflow
 
@@ -301,6 +303,10 @@ class _Activation:
 
     async def _step(self, start: Start) -> None:
         attempt = 0
+        # What it sends or enqueues belongs to the run's flow, and was caused by this step.
+        hops, _, trace = self._held.fields.get("flow", "0 ").partition(" ")
+        flow = {"correlation": self._id, "hops": hops, "traceparent": trace}
+        lineage.set(Lineage.of(flow, f"{self._id}:{start.path}", self._a._me))
         while True:
             try:
                 result = await self._call(start)
@@ -321,7 +327,8 @@ class _Activation:
         work: Callable[[], Any] = partial(start.function, *start.args, **start.kwargs)
         if inspect.iscoroutinefunction(start.function):
             return await work()
-        return await asyncio.get_running_loop().run_in_executor(self._a._threads, in_thread, work)
+        here = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._a._threads, partial(here.run, in_thread, work))
 
     def close(self) -> None:
         """Let go of everything in memory."""

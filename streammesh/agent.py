@@ -180,7 +180,11 @@ class Agent:
         return declare
 
     def on(self, type: str) -> Callable[[_Function], _Function]:
-        """Declare a handler for messages of a type: it takes the Message; what it returns answers a request."""
+        """Declare a handler for messages of a type: it takes the Message; what it returns answers a request.
+
+        ``broadcast.gap`` is sent by nobody: it is heard where broadcasts were dropped before this agent read them, with
+        {"lost": how many, "after": entry, "first": entry, "error": text of the BroadcastGap}.
+        """
 
         def declare(function: _Function) -> _Function:
             if check_type(type) in self.listeners:

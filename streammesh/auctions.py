@@ -127,7 +127,7 @@ class Auctions:
         )  # fmt: skip
         line = lineage.get()
         if line is not None:
-            terms |= {"correlation": line.correlation, "causation": line.causation}
+            terms |= {"correlation": line.correlation, "causation": line.causation, "traceparent": line.traceparent}
         hear: Callable[[Answer], None] | None = None
         if callable(score):
             terms["scorer"] = self._replies.client

@@ -240,9 +240,9 @@ class Claims:
         self.claimed += taken
         for at, entry, id, attempt, failures, _, flat in items:
             run = id.startswith("run ")
-            fields = {} if run else dict(zip(flat[::2], flat[1::2], strict=True))
+            fields = {"flow": failures} if run else dict(zip(flat[::2], flat[1::2], strict=True))
             capability = order.capabilities[at - 2] or fields.get("capability", "")
-            held = Held(shard, order.streams[at - 2], entry, id, attempt, failures, capability, fields)
+            held = Held(shard, order.streams[at - 2], entry, id, attempt, 0 if run else failures, capability, fields)
             if run:
                 held.journal = flat
             self.held[held.stream, entry] = held

@@ -6,7 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Container, Mapping
 
-from streammesh.errors import BoundaryError
+from streammesh import codec
+from streammesh.errors import BoundaryError, BroadcastGap, MeshError
+from streammesh.handlers import told
 from streammesh.hearing import Hearing
 from streammesh.mesh import Mesh
 from streammesh.peers import Membership
@@ -36,12 +38,18 @@ class Listening:
         self._obey = obey
         self._watch = watch
         self._cursors = ["0-0", "0-0", "0-0"]
+        #: The number of the broadcast that was read last; -1 where it is not known.
+        self._number = -1
         self._heard: set[asyncio.Task[None]] = set()
 
     async def begin(self) -> None:
         """What comes from now on is for us."""
         keys = self._mesh.keys
         self._cursors = [await self._last(stream) for stream in (keys.control, keys.broadcast, keys.members)]
+        at = self._cursors[1]
+        last = await self._mesh.store.command("XRANGE", keys.broadcast, at, at)
+        if last:
+            self._number = int(dict(zip(last[0][1][::2], last[0][1][1::2], strict=True)).get("number", -1))
         await self._mesh.roster.follow(self._cursors[2])
 
     async def _last(self, stream: str) -> str:
@@ -71,50 +79,51 @@ class Listening:
                 got = await store.command("XREAD", "COUNT", 100, "STREAMS", *names, *cursors, link=link)
             for stream, entries in got or ():
                 which = names.index(stream)
-                if which == 1 and len(entries) >= 100:
-                    await self._check_gap(cursors[1])
                 for entry, flat in entries:
                     fields = dict(zip(flat[::2], flat[1::2], strict=True))
                     if which == 0:
                         await self._obey(fields)
                     elif which == 1:
+                        self._check_gap(fields, entry)
                         self._hear(fields)
                     else:
                         self._watch(self._mesh.roster.take(entry, fields))
                     cursors[which] = entry
 
-    async def _check_gap(self, cursor: str) -> None:
-        """A reader that fell behind the retention of the broadcast is told so."""
-        first = await self._mesh.store.command("XRANGE", self._mesh.keys.broadcast, "-", "+", "COUNT", 1)
-        if cursor != "0-0" and first and _order(first[0][0]) > _order(cursor):
-            kept = await self._mesh.store.command("XRANGE", self._mesh.keys.broadcast, cursor, cursor)
-            if not kept:
-                _log.warning("agent=%s broadcast messages after %s may have been trimmed unread", self._me, cursor)
-                self._hear(
-                    {
-                        "type": "broadcast.gap",
-                        "payload": f'{{"after":"{cursor}","first":"{first[0][0]}"}}',
-                        "id": cursor,
-                    }
-                )
+    def _check_gap(self, fields: dict[str, str], entry: str) -> None:
+        """A reader that fell behind what is kept of the broadcasts is told so, by a message of type `broadcast.gap`."""
+        number = int(fields.pop("number", "") or -1)
+        lost = number - self._number - 1
+        if number >= 0 and lost > 0 and self._number >= 0:
+            gap = BroadcastGap(
+                f"{lost} broadcasts were dropped before {self._me} read them; the first one that is kept is {entry}",
+                first=entry, lost=lost,
+            )  # fmt: skip
+            _log.warning("agent=%s %s", self._me, gap)
+            said = {"lost": lost, "after": self._cursors[1], "first": entry, "error": str(gap)}
+            self._hear({"type": "broadcast.gap", "payload": codec.encode(said).decode(), "id": f"gap-{entry}"})
+        self._number = number if number >= 0 else self._number
 
     def _hear(self, fields: Mapping[str, str]) -> None:
         if fields.get("type") not in self._listeners or fields.get("source") == self._me:
             return
 
         async def hear() -> None:
+            why = ""
             try:
                 await self._hearing.hear(fields)
             except BoundaryError as error:
+                why = told(error)
                 _log.error("agent=%s broadcast %s failed: %s", self._me, fields.get("type"), error)
-            except Exception:
+            except Exception as error:
+                why = told(error)
                 _log.exception("agent=%s broadcast %s failed", self._me, fields.get("type"))
+            if fields.get("correlation"):
+                try:
+                    await self._mesh.messages.heard(fields["correlation"], fields.get("id", ""), self._me, why)
+                except MeshError as error:
+                    _log.warning("agent=%s broadcast %s is not in its story: %s", self._me, fields.get("id"), error)
 
         heard = asyncio.create_task(hear())
         self._heard.add(heard)
         heard.add_done_callback(self._heard.discard)
-
-
-def _order(entry: str) -> tuple[int, int]:
-    ms, _, seq = entry.partition("-")
-    return int(ms), int(seq or 0)

@@ -87,6 +87,11 @@ class Messages:
         """Tell every live agent but the sender, once each; agents that join later do not see it. Returns the message's id."""
         return await self.publish("broadcast", type, payload, kept=BROADCAST_KEPT)
 
+    async def heard(self, flow: str, id: str, who: str, error: str = "") -> None:
+        """Tell the story of the flow that ``who`` heard the broadcast ``id``, and with what error, if any."""
+        word = "failed" if error else "replied"
+        await self._store.run("message_heard", [self._keys.prefix()], [flow, id, who, word, error])
+
     async def forward(self, message: Message, to: str) -> str:
         """Hand ``message`` on to the live agent ``to``, which answers in its handler's place. Raises Cycle, and as `publish`."""
         extra: tuple[Any, ...] = ()

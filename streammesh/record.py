@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha1
 from typing import Any
 
 from streammesh import codec
 
-__all__ = ["RETENTION", "Lineage", "Record", "State", "lineage", "new_flow", "new_id"]
+__all__ = ["RETENTION", "Lineage", "Record", "State", "lineage", "new_flow", "new_id", "trace_of"]
 
 #: How long, in seconds, the record of a finished task (its result, and its id as idempotency key) is kept.
 RETENTION = 3600.0
@@ -72,12 +73,18 @@ class Lineage:
         return Lineage(
             fields.get("correlation") or id,
             id,
-            fields.get("traceparent", ""),
+            fields.get("traceparent") or trace_of(fields.get("correlation") or id),
             int(hops) if hops.isdecimal() and len(hops) < 10 else 0,
             " ".join([*fields.get("via", "").split()[-31:], agent]),
             int(deadline) if deadline.isdecimal() and len(deadline) < 16 else None,
             agent,
         )
+
+
+def trace_of(flow: str) -> str:
+    """The traceparent (W3C Trace Context) of a flow that brought none along: made of its id, so everybody makes the same one."""
+    digest = sha1(flow.encode()).hexdigest()
+    return f"00-{digest[:32]}-{digest[24:]}-01"
 
 
 #: The lineage of the task or message that the current handler works on, if any.

@@ -125,7 +125,8 @@ class Traces:
             one = found.get(line.get("id", ""))
             if one is not None:
                 one.state, one.ended, one.error = line["state"], line["at"], line.get("error", "")
-                one.agents.append(line["by"])
+                if line["by"] not in one.agents:
+                    one.agents.append(line["by"])
 
     async def _run(self, run: Traced, found: dict[str, Traced]) -> None:
         """What a run did: its tasks, children and steps."""

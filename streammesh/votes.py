@@ -143,6 +143,8 @@ class Votes:
             "source": f"client-{self._replies.client}", "waiters": self._replies.client, "correlation": line.correlation if line else id,
             "causation": line.causation if line else "",
         }  # fmt: skip
+        if line is not None:
+            about["traceparent"] = line.traceparent
         flat = [item for pair in {**fields, **about}.items() for item in pair]
         word, state, text = await self._store.run("vote_open", [self._prefix(id)], [id, *flat])
         if word == "conflict":

@@ -44,7 +44,7 @@ local function call_for_bids(id, a, list, now)
   local payload = '{"auction":"' .. id .. '","round":' .. a.round .. ',"capability":"' .. a.capability .. '","payload":' .. a.payload ..
     ',"closes":' .. text(closes) .. ',"deadline":' .. (a.deadline or 'null') .. '}'
   for _, bidder in ipairs(list) do
-    post(bidder, 'auction.call', id .. ':call:' .. a.round, payload, now, 'correlation', a.correlation, 'causation', id)
+    post(bidder, 'auction.call', id .. ':call:' .. a.round, payload, now, 'correlation', a.correlation, 'causation', id, 'traceparent', a.traceparent or trace_of(a.correlation))
   end
   audit(id, 'open', now, 'round', a.round, 'bidders', a.bidders)
 end
@@ -70,7 +70,8 @@ local function conclude(id, a, reason, now)
     local stream = TAG .. 'tasks:' .. a.capability
     local kind = usable(stream)
     if not kind then return end_auction(id, 'failed', 'the key of its stream holds another type', now, reason) end
-    local extra = {'waiters', 'auction', 'correlation', a.correlation, 'causation', id}
+    local extra = {'waiters', 'auction', 'correlation', a.correlation, 'causation', id,
+      'traceparent', a.traceparent or trace_of(a.correlation)}
     if a.deadline then extra[#extra + 1], extra[#extra + 2] = 'deadline', a.deadline end
     enqueue(stream, kind, a.capability, work, a.payload, '', extra, now, iso(now))
   end
@@ -88,7 +89,7 @@ local function award_next(id, a, now)
     redis.call('HSET', key, 'state', 'awarded', 'winner', winner, 'next', next)
     look_at(id, a, now + tonumber(a.confirm))
     post(winner, 'auction.award', id .. ':award:' .. award, '{"auction":"' .. id .. '","award":' .. award .. ',"confirm":' .. a.confirm ..
-      '}', now, 'correlation', a.correlation, 'causation', id)
+      '}', now, 'correlation', a.correlation, 'causation', id, 'traceparent', a.traceparent or trace_of(a.correlation))
     audit(id, 'awarded', now, 'bidder', winner, 'award', award)
     event('auction.awarded', 'auction', id, 'capability', a.capability, 'agent', winner, 'correlation', a.correlation, 'causation', id,
       'at', iso(now))

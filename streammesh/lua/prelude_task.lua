@@ -65,6 +65,12 @@ local function earliest(words, now)
   return best and text(best) or words
 end
 
+-- The traceparent of a flow that brought none along, as record.trace_of makes it.
+local function trace_of(flow)
+  local digest = redis.sha1hex(flow)
+  return '00-' .. string.sub(digest, 1, 32) .. '-' .. string.sub(digest, 25) .. '-01'
+end
+
 -- One line in the story of the flow `correlation`: what was sent in it, and what became of that. Kept for a day.
 local function trail(correlation, line)
   local key = TAG .. 'flow:' .. correlation

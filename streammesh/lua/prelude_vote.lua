@@ -217,7 +217,7 @@ local function ask(id, v, ballots, now)
     if not ballots[agent] then
       post(agent, v.method == 'collect' and 'collect.ask' or 'vote.open', 'vote.' .. id .. '.' .. v.round, v.paper, now, 'vote', id,
         'topic', v.topic, 'round', v.round, 'eligible', table.concat(open_to(v, agent), ' '), 'deadline', v.deadline, 'correlation', v.correlation or id, 'causation',
-        v.causation or '', 'source', v.source or '')
+        v.causation or '', 'source', v.source or '', 'traceparent', v.traceparent or trace_of(v.correlation or id))
     end
   end
 end

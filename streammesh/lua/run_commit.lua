@@ -121,11 +121,11 @@ local function effect(id, key, p, flow)
     if flow[2] then
       redis.call('HSET', TAG .. 'run:' .. ARGV[a], 'hops', text((tonumber(flow[1]) or 0) + 1), 'bounds', flow[2])
     end
-    if flow[3] then redis.call('HSETNX', TAG .. 'run:' .. ARGV[a], 'traceparent', flow[3]) end
+    redis.call('HSETNX', TAG .. 'run:' .. ARGV[a], 'traceparent', flow[3] or trace_of(id))
     if word ~= 'ok' then report(ARGV[a], now) end
   elseif verb == 'auction' then
     redis.call('HSET', key, 'open ' .. path, 'auction ' .. ARGV[a])
-    local terms = {run = id, step = path}
+    local terms = {run = id, step = path, traceparent = flow[3] or nil}
     local first = a + 2 + 2 * tonumber(ARGV[a + 1])
     for j = a + 2, first - 1, 2 do terms[ARGV[j]] = ARGV[j + 1] end
     local word = open_auction(ARGV[a], terms, {unpack(ARGV, first, a + count - 1)}, now)
@@ -134,7 +134,7 @@ local function effect(id, key, p, flow)
     end
   elseif verb == 'vote' then
     redis.call('HSET', key, 'open ' .. path, 'vote ' .. ARGV[a])
-    local v = {run = id, step = path}
+    local v = {run = id, step = path, traceparent = flow[3] or nil}
     for j = a + 1, a + count - 1, 2 do v[ARGV[j]] = ARGV[j + 1] end
     local word = open_vote(ARGV[a], v, now)[1]
     if word ~= 'ok' then tell(id, path, outcome(path, 'dead', 'there is a vote ' .. ARGV[a] .. ' already', at), now) end

@@ -40,7 +40,7 @@ end
 local function take_run(s, entry, f, dead, client, workflow)
   local id = identity(f, entry, ARGV[about + 2 * (s - 2) + 1])
   local key = TAG .. 'run:' .. id
-  local r = redis.pcall('HMGET', key, 'state', 'entry', 'attempt', 'deaths', 'agent')
+  local r = redis.pcall('HMGET', key, 'state', 'entry', 'attempt', 'deaths', 'agent', 'hops', 'traceparent')
   if r.err then return drop(s, entry) end
   if not r[1] and f.payload then
     -- Started by a bare XADD.
@@ -64,7 +64,7 @@ local function take_run(s, entry, f, dead, client, workflow)
   end
   local attempt = (tonumber(r[3]) or 0) + 1
   redis.call('HSET', key, 'state', 'running', 'agent', me, 'client', client, 'attempt', attempt, 'entry', entry)
-  items[#items + 1] = {s, entry, 'run ' .. id, attempt, 0, deaths, redis.call('LRANGE', key .. ':journal', 0, -1)}
+  items[#items + 1] = {s, entry, 'run ' .. id, attempt, (r[6] or '0') .. ' ' .. (r[7] or ''), deaths, redis.call('LRANGE', key .. ':journal', 0, -1)}
   left = left - 1
 end
 
