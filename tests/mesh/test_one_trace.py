@@ -34,7 +34,12 @@ async def test_a_flow_of_everything_is_one_tree_with_one_trace_id(mesh: Mesh, se
         decision = await ctx.mesh.vote("now?", ["yes", "no"], deadline=5)
         collected = await ctx.mesh.collect("opinion", timeout=5)
         sold = await (await ctx.mesh.auction("work", window=2)).result(timeout=10)
-        return [decision.winner, len(collected.responses), sold, await (await ctx.mesh.start("tell")).result(timeout=10)]
+        return [
+            decision.winner,
+            len(collected.responses),
+            sold,
+            await (await ctx.mesh.start("tell")).result(timeout=10),
+        ]
 
     @agent.capability("work")
     async def work() -> str:
