@@ -2,7 +2,7 @@
 -- Takes agents whose lease has ended out of the registry, and says who is alive. Nobody is buried, and those whose lease has
 -- ended count as alive, when the caller does not trust itself (limit 0), while nobody could sweep or beat (a gap between two
 -- sweeps, and the grace after it: see task_sweep), and when more than half of all, three at least, went silent at once:
--- then it is rather the server, or the line, for as long as ARGV 2 says.
+-- then it is rather the server, or the line, for as long as ARGV 2 says; also when the first of them are back before the others.
 -- KEYS 1 prefix of shard 0
 -- ARGV 1 limit of deaths in one call  2 ms since its last beat after which an agent is buried however many died with it
 --      3 longest gap ms between two sweeps that is no stall
@@ -33,10 +33,11 @@ for i = 1, #scored, 2 do
   if lease and now - tonumber(scored[i + 1]) > 600 * (tonumber(lease) or 10) then silent = silent + 1 end
 end
 local mass = silent > 2 and 2 * silent > all
+local held = tonumber(known[3]) or 0
 local spared, at, caps = 0, nil, nil
 for _, one in ipairs(gone) do
   local id, beat = one[1], one[2]
-  if spare or (mass and now - beat < tonumber(ARGV[2])) then
+  if spare or ((mass or beat <= held) and now - beat < tonumber(ARGV[2])) then
     spared = spared + 1
     live[#live + 1] = id
   elseif #dead < limit then
@@ -54,7 +55,7 @@ for _, one in ipairs(gone) do
   end
 end
 -- Once for each time that it happens, not at every sweep of every agent.
-if mass and spared > 0 and limit > 0 and now - (tonumber(known[3]) or 0) > tonumber(ARGV[2]) then
+if mass and spared > 0 and limit > 0 and now - held > tonumber(ARGV[2]) then
   redis.call('HSET', sweep, 'held', text(now))
   event('agents.held', 'silent', text(silent), 'alive', text(all - silent), 'at', iso(now),
     'msg', 'more than half went silent at once: nobody is buried yet')
