@@ -17,6 +17,7 @@ from streammesh.choice import STRATEGIES, Chosen, affine, least_loaded, two_choi
 from streammesh.edges import Edges
 from streammesh.errors import (
     AgentDied,
+    Backpressure,
     ConfigError,
     InvalidPayload,
     MeshError,
@@ -168,7 +169,7 @@ class Asking:
                 raise error
             try:
                 return await self._ask(to, type, payload, max(left, 0.001))
-            except (UnknownAgent, NotUnderstood, Refused) as none:
+            except (UnknownAgent, NotUnderstood, Refused, Backpressure) as none:
                 # Surely nothing was done.
                 error = none
             except AgentDied as died:

@@ -21,12 +21,14 @@ class Boundaries:
     ``hops``: messages and tasks in a row, each caused by the one before. ``messages``: in one flow within an hour (a flow that is
     silent for an hour begins to count anew). ``fan_out``: messages that one task or message may cause. ``tasks``: that
     the handlers of one flow may enqueue; counted for each shard. What clients enqueue by themselves is never counted.
+    ``mail``: messages that may wait for one agent; whoever would send it one more gets a Backpressure.
     """
 
     hops: int = 16
     messages: int = 1000
     fan_out: int = 256
     tasks: int = 100_000
+    mail: int = 10_000
 
     def for_message(self) -> str:
         return f"{self.hops} {self.messages} {self.fan_out}"

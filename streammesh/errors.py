@@ -54,6 +54,7 @@ MeshError
     AgentDied                 the agent died with the request open
     NotUnderstood             the agent has no handler for that type
     RemoteError               the handler of the request raised
+    Backpressure              the agent has more mail than it may; nothing was sent
     Refused                   the agent looked at the request and declined; nothing was done
     RequestTimeout            no answer before the deadline; outcome unknown
   BoundaryError               a flow of tasks and messages came to a boundary; nothing was sent
@@ -68,7 +69,7 @@ Retry, Reject, Refuse, Defer  raised by handlers, caught by the agent
 from __future__ import annotations
 
 __all__ = [
-    "AgentDied", "AuctionCancelled", "AuctionError", "AuctionExpired", "AuctionFailed", "AuctionNotFound", "BallotRefused", "BoundaryError", "BroadcastGap",
+    "AgentDied", "AuctionCancelled", "AuctionError", "AuctionExpired", "AuctionFailed", "AuctionNotFound", "Backpressure", "BallotRefused", "BoundaryError", "BroadcastGap",
     "BudgetExceeded", "ConfigError", "Cycle", "DeadlinePassed", "Defer", "HistoryFull", "HopLimit", "InvalidName", "InvalidPayload",
     "InvalidSchedule", "InvalidURL", "InvalidVote", "LeaseLost", "MeshError", "MeshMismatch", "MessageError", "NoBids", "NoCapableAgent", "NoVoters",
     "NonDeterminism", "NotUnderstood", "PayloadConflict", "PayloadError", "PayloadTooLarge", "Refuse", "Refused", "Reject", "RemoteError",
@@ -301,9 +302,7 @@ class TooFewAnswers(MessageError):
         self, message: str, *, silent: tuple[str, ...] = (), refused: dict[str, str] | None = None, dead: tuple[str, ...] = ()
     ) -> None:  # fmt: skip
         super().__init__(message)
-        self.silent = silent
-        self.refused = refused or {}
-        self.dead = dead
+        self.silent, self.refused, self.dead = silent, refused or {}, dead
 
 
 class BroadcastGap(MessageError):
@@ -328,6 +327,14 @@ class NotUnderstood(MessageError):
 
 class RemoteError(MessageError):
     """The handler of the request raised; the text is its error."""
+
+
+class Backpressure(MessageError):
+    """The agent has more mail than it may; nothing was sent. ``length`` messages wait, ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str, *, length: int, retry_after: float) -> None:
+        super().__init__(message)
+        self.length, self.retry_after = length, retry_after
 
 
 class Refused(MessageError):

@@ -39,7 +39,7 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:events                  STREAM  audit tail, bounded
     {mesh}:agents                  ZSET    agent id -> ms of its last beat
     {mesh}:agent:<id>              HASH    an agent's card; TTL = its lease
-    {mesh}:vanished                ZSET    agent id -> ms until which its work may move at once: no connection is left of it
+    {mesh}:vanished                ZSET    agent id -> ms until which its work may move at once; `evicted <id>` -> ms until which it is not let back
     {mesh}:look                    STRING  whose turn it was to ask who is connected; TTL half a second
     {mesh}:seen:<server>           SET     agents that were seen connected since that server began; TTL
     {mesh}:cap:<capability>        HASH    paused, retries, timeout, description

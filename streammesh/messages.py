@@ -15,6 +15,7 @@ from streammesh.boundaries import Boundaries, refusal, told_refusal
 from streammesh.envelope import Message
 from streammesh.errors import (
     AgentDied,
+    Backpressure,
     DeadlinePassed,
     InvalidPayload,
     NoCapableAgent,
@@ -57,8 +58,8 @@ class Messages:
     ) -> str:
         """Publish to ``where``: 'agent <id>', 'broadcast' or 'topic <name>'; returns the message's id. One script, safe to repeat.
 
-        ``kept`` is about how many of a broadcast or topic are kept, ``mode`` 'forward', 'require' or '', ``extra`` more of its entry. Raises
-        UnknownAgent, NoCapableAgent, PayloadError, HopLimit, Cycle, BudgetExceeded, DeadlinePassed.
+        ``kept`` is about how many of a broadcast or topic are kept (the mail of an agent is held to its boundary), ``mode`` 'forward', 'require' or '', ``extra`` more of its entry. Raises
+        UnknownAgent, NoCapableAgent, Backpressure, PayloadError, HopLimit, Cycle, BudgetExceeded, DeadlinePassed.
         """
         line = lineage.get()
         pairs = dict(zip(extra[::2], extra[1::2], strict=True))
@@ -68,6 +69,7 @@ class Messages:
         entry += line.pairs() if line is not None else ("correlation", id)
         for name, value in pairs.items():
             entry += (name, value)
+        kept = self.boundaries.mail if where.startswith("agent ") else kept
         word = await self._store.run(
             "message_send", [self._keys.prefix()], [where, kept, self.boundaries.for_message(), mode, *entry]
         )
@@ -75,6 +77,15 @@ class Messages:
             raise UnknownAgent(f"no live agent has the id {where.removeprefix('agent ')!r}; it left or died")
         if word == "nobody":
             raise NoCapableAgent(f"nobody subscribes to {where}; nothing was published", reason="no_subscriber")
+        if word.startswith("full "):
+            _, length, waited = word.split()
+            wait = min(30.0, max(0.1, int(waited) / 2000))
+            raise Backpressure(
+                f"message {type!r} was not sent: {length} messages wait for {where.removeprefix('agent ')}, the oldest for "
+                f"{int(waited) / 1000:.1f} s; try again in {wait:.1f} s, or raise mesh.boundaries.mail",
+                length=int(length),
+                retry_after=wait,
+            )
         if word != "ok":
             raise refusal(word, f"message {type!r}", line)
         return id

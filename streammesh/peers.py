@@ -82,7 +82,8 @@ class Membership:
     """One entry of the members feed. ``cursor`` is its place: what is read from there on comes after it.
 
     ``type`` is joined (reason new, or back: it had been out for a while), changed (its state or what it offers), left
-    (reason left: by its own will) or died (reason expired: its lease ended; vanished: no connection was left of it).
+    (reason left: by its own will) or died (reason expired: its lease ended; vanished: no connection was
+    left of it; evicted: an operator took it out).
     """
 
     cursor: str

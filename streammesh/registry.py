@@ -39,7 +39,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a beat brought back: 'ok', 'back' (was gone) or 'taken'; the server's ms; the paused capabilities."""
+    """What a beat brought back: 'ok', 'back' (was gone), 'taken' or 'evicted'; the server's ms; the paused capabilities."""
 
     word: str
     now_ms: int
@@ -239,6 +239,14 @@ class Registry:
         id = (await self.resolve(agent)).id
         await self._act("drain", agent=id, by=by)
         return id
+
+    async def evict(self, id: str, *, by: str = "client") -> None:
+        """Take a live agent out of the registry: what it holds moves at once, and its process, should it live, stops.
+
+        For one that hangs, and holds up its work. Raises UnknownAgent; a name is not enough.
+        """
+        if await self._store.run("agent_evict", self._shard0, [id, by]) == "missing":
+            raise UnknownAgent(f"no live agent has the id {id!r}; see `streammesh agents ls`")
 
     async def _announce(self, kind: str, capability: str, by: str) -> None:
         # Done already; agents learn of it by their next beat anyway. A full server must not make an error of it.

@@ -339,11 +339,10 @@ class Serving:
         self.performer.offset = offset
         if self._workflows:
             self.activator.offset = offset
-        if beat.word == "taken":
-            _log.critical(
-                "agent=%s its id belongs to another process now (the server lost data); stopping, start it anew",
-                self.id,
-            )
+        if beat.word in ("taken", "evicted"):
+            why = "its id belongs to another process now (the server lost data)"
+            why = why if beat.word == "taken" else "an operator took it out"
+            _log.critical("agent=%s %s; stopping, start it anew", self.id, why)
             self.stop()
             return
         if beat.word == "back":

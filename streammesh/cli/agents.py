@@ -202,6 +202,18 @@ async def ping(mesh: Mesh, out: Output, agents: tuple[str, ...], timeout: float)
 
 
 @command(agents_command)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+async def evict(mesh: Mesh, out: Output, ids: tuple[str, ...]) -> None:
+    """Take agents out that hang: what they hold goes to others at once, and they are stopped when they beat again.
+
+    By id only (reader.7). Prefer drain for an agent that answers: an evicted one finishes nothing.
+    """
+    for id in ids:
+        await mesh.registry.evict(id, by="cli")
+        out.lines([{"id": id, "state": "evicted"}]) if out.json else out.line(id if out.quiet else f"{id}  evicted")
+
+
+@command(agents_command)
 @click.argument("agents", metavar="AGENT...", nargs=-1, required=True)
 @click.option("--wait", "waits", is_flag=True, help="Wait until they have left.")
 @click.option("--timeout", type=DURATION, metavar="DURATION", help="With --wait: at most so long (exit 5).")

@@ -3,7 +3,8 @@
 -- says anew of state, capabilities and types of messages is told in the members feed.
 -- KEYS 1 prefix of shard 0
 -- ARGV 1 id  2 name  3 epoch  4 boot  5 lease ms  6 number of card pairs, then the pairs, then the capabilities
--- Returns {'ok' | 'back' (was gone, is registered again) | 'taken' (the id is another process's; nothing changed),
+-- Returns {'ok' | 'back' (was gone, is registered again) | 'taken' (the id is another process's; nothing changed)
+--          | 'evicted' (an operator took it out; nothing changed),
 --          ms now, the capabilities that are paused}
 -- With prelude_member
 -- Called by registry.Registry.beat
@@ -13,6 +14,7 @@ local now = clock()
 local was = redis.call('HMGET', key, 'boot', 'state', 'capabilities', 'types', 'skills')
 local known = was[1]
 if known and known ~= boot then return {'taken', text(now)} end
+if not known and redis.call('ZSCORE', TAG .. 'vanished', 'evicted ' .. id) then return {'evicted', text(now)} end
 local said = {state = was[2], capabilities = was[3], types = was[4], skills = was[5]}
 local last = 6 + 2 * tonumber(ARGV[6])
 local card, news = {'name', ARGV[2], 'epoch', ARGV[3]}, {}

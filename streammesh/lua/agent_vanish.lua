@@ -3,6 +3,7 @@
 -- KEYS 1 prefix of shard 0
 -- ARGV for each: its id, the ms of its last beat when it was missed. One that has beaten since is left alone.
 -- Returns the ids of those buried now
+-- With prelude_member
 -- Called by registry.Registry.vanish
 local now = clock()
 local at = iso(now)
@@ -13,17 +14,7 @@ for i = 1, #ARGV, 2 do
   local left = redis.call('PTTL', card)
   local beat = redis.call('ZSCORE', TAG .. 'agents', id)
   if left >= 0 and beat and tonumber(beat) == tonumber(ARGV[i + 1]) then
-    redis.call('ZREM', TAG .. 'agents', id)
-    local had = {}
-    for _, capability in ipairs(redis.call('SMEMBERS', TAG .. 'caps')) do
-      if redis.call('SREM', TAG .. 'cap:' .. capability .. ':agents', id) == 1 then had[#had + 1] = capability end
-    end
-    redis.call('DEL', card)
-    -- When its lease would have ended anyway, its entries are idle for long enough.
-    redis.call('ZADD', TAG .. 'vanished', text(now + left), id)
-    redis.call('XADD', TAG .. 'control', 'MAXLEN', '~', 1000, '*', 'type', 'vanished', 'agent', id, 'at', at)
-    redis.call('XADD', TAG .. 'members', 'MAXLEN', '~', 10000, '*', 'type', 'died', 'agent', id, 'reason', 'vanished',
-      'capabilities', table.concat(had, ' '), 'at', at)
+    take_out(id, 'vanished', now)
     event('agent.died', 'agent', id, 'msg', 'no connection is left of it', 'at', at)
     dead[#dead + 1] = id
   end

@@ -146,3 +146,10 @@ def test_members_tells_who_came_and_went(shop: Cli) -> None:
     later = shop.ok("agents", "members", "--json", "--since", first["cursor"]).objects
     assert first not in later
     assert shop.ok("agents", "members").lines[0].split() == ["PLACE", "WHAT", "AGENT", "REASON", "CAPABILITIES"]
+
+
+def test_evict_takes_an_id_and_says_what_it_did(shop: Cli) -> None:
+    assert shop("agents", "evict", "shop").code == 4, "a name is not enough"
+    assert shop.ok("agents", "evict", "shop.1", "--json").json == {"id": "shop.1", "state": "evicted"}
+    last = shop.ok("agents", "members", "--json").objects[-1]
+    assert (last["agent"], last["type"], last["reason"]) == ("shop.1", "died", "evicted")

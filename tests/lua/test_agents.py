@@ -258,3 +258,18 @@ def test_when_its_lease_would_have_ended_it_is_dead_like_any_other(shard: Shard)
     shard.redis.zadd(shard.key("vanished"), {"ann.1": shard.now() - 1})
     shard.bury_agents()
     assert shard.vanished == []
+
+
+def test_an_evicted_agent_is_out_and_stays_out(shard: Shard) -> None:
+    ann, bob = shard.join("ann", "x"), shard.join("bob", "x")
+    assert shard.run("agent_evict", ann, "cli") == "ok"
+    assert shard.run("agent_evict", ann, "cli") == "missing"
+    assert shard.run("agent_evict", "nobody.9", "cli") == "missing"
+    last = list(shard.entries("members").values())[-1]
+    assert (last["type"], last["agent"], last["reason"], last["capabilities"]) == ("died", ann, "evicted", "x")
+    before = shard.dump()
+    assert shard.beat(ann, "x") == "evicted"
+    assert shard.dump() == before, "its beat changes nothing"
+    assert shard.beat(bob, "x") == "ok"
+    assert shard.redis.smembers(shard.key("cap:x:agents")) == {bob}
+    assert shard.redis.zscore(shard.key("vanished"), ann) >= shard.now(), "its work may move at once"

@@ -217,3 +217,17 @@ def test_the_second_time_it_is_for_everybody(shard: Shard) -> None:
     assert {"to", "chosen"} & shard.record("a").keys() == set()
     assert shard.record("a")["refused"] == "bob.2 ann.1"
     assert len(shard.entries("tasks:x:high")) == 1
+
+
+def test_the_mail_of_an_agent_is_held_to_a_bound(shard: Shard) -> None:
+    ann = shard.join("ann")
+
+    def send(id: str) -> str:
+        return str(shard.run("message_send", f"agent {ann}", 2, "", "", "id", id, "type", "note", "payload", "1"))
+
+    assert [send("a"), send("b")] == ["ok", "ok"]
+    word, length, waited = send("c").split()
+    assert (word, length) == ("full", "2")
+    assert 0 <= int(waited) < 5000
+    assert send("a") == "ok", "what was sent before is not sent again"
+    assert len(shard.entries(f"mail:{ann}")) == 2
