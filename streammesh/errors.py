@@ -69,14 +69,12 @@ Retry, Reject, Refuse, Defer  raised by handlers, caught by the agent
 from __future__ import annotations
 
 __all__ = [
-    "AgentDied", "AuctionCancelled", "AuctionError", "AuctionExpired", "AuctionFailed", "AuctionNotFound", "Backpressure", "BallotRefused", "BoundaryError", "BroadcastGap",
-    "BudgetExceeded", "ConfigError", "Cycle", "DeadlinePassed", "Defer", "HistoryFull", "HopLimit", "InvalidName", "InvalidPayload",
-    "InvalidSchedule", "InvalidURL", "InvalidVote", "LeaseLost", "MeshError", "MeshMismatch", "MessageError", "NoBids", "NoCapableAgent", "NoVoters",
-    "NonDeterminism", "NotUnderstood", "PayloadConflict", "PayloadError", "PayloadTooLarge", "Refuse", "Refused", "Reject", "RemoteError",
-    "RequestTimeout", "ResultTimeout", "Retry", "RqJobFailed", "RunCancelled", "RunConflict", "RunError", "RunFailed", "RunNotFound",
-    "ScheduleNotFound", "ServerFull", "ServerUnfit", "StepFailed", "StepInDoubt", "StepNotFound", "StoreUnavailable", "TaskCancelled", "TaskDead",
-    "TaskError", "TaskExpired", "TaskFailed", "TaskNotFound", "TooFewAnswers", "UnknownAgent", "VoteConflict", "VoteError", "VoteNotFound",
-    "WorkflowRunaway",
+    "AgentDied", "AuctionCancelled", "AuctionError", "AuctionExpired", "AuctionFailed", "AuctionNotFound", "Backpressure", "BallotRefused", "BoundaryError", "BroadcastGap", "BudgetExceeded",
+    "ConfigError", "Cycle", "DeadlinePassed", "Defer", "HistoryFull", "HopLimit", "InvalidName", "InvalidPayload", "InvalidSchedule", "InvalidURL", "InvalidVote", "LeaseLost", "MeshError",
+    "MeshMismatch", "MessageError", "NoBids", "NoCapableAgent", "NoVoters", "NonDeterminism", "NotUnderstood", "PayloadConflict", "PayloadError", "PayloadTooLarge", "Refuse", "Refused", "Reject",
+    "RemoteError", "RequestTimeout", "ResultTimeout", "Retry", "RqJobFailed", "RunCancelled", "RunConflict", "RunError", "RunFailed", "RunNotFound", "ScheduleNotFound", "ServerFull", "ServerUnfit",
+    "StepFailed", "StepInDoubt", "StepNotFound", "StoreUnavailable", "TaskCancelled", "TaskDead", "TaskError", "TaskExpired", "TaskFailed", "TaskNotFound", "TooFewAnswers", "UnknownAgent",
+    "VoteConflict", "VoteError", "VoteNotFound", "WorkflowRunaway",
 ]  # fmt: skip
 
 
@@ -113,9 +111,7 @@ class InvalidSchedule(ConfigError):
 
 
 class StoreUnavailable(MeshError):
-    """The server could not be reached in time, or refused for now.
-
-    A write that raised this is *unknown*, not failed: repeating it with the same id is safe."""
+    """The server cannot be reached, or refuses for now. A write that raised this is *unknown*, not failed: repeat it with the same id."""
 
 
 class ServerFull(StoreUnavailable):
@@ -283,8 +279,7 @@ class MessageError(MeshError):
 
 
 class NoCapableAgent(MessageError):
-    """No live agent can do what was asked for. ``reason`` is a word for why: none_registered, all_paused, all_draining,
-    all_suspect, all_full, all_open (their breakers), all_tried, or no_subscriber."""
+    """No live agent can. ``reason``: none_registered, all_paused, all_draining, all_suspect, all_full, all_open (their breakers), all_tried, no_subscriber."""
 
     def __init__(self, message: str, *, reason: str = "none_registered") -> None:
         super().__init__(message)
@@ -387,11 +382,8 @@ class Reject(Exception):
 
 
 class Refuse(Exception):
-    """Raised by a handler before it did anything, or given by ``can_handle``: somebody else should have this.
-
-    A task goes to another agent that offers it, a request ends as `Refused`. ``retry_after`` says, in seconds, when this
-    agent may be asked again.
-    """
+    """Raised by a handler before it did anything, or given by ``can_handle``: somebody else should have this (a task goes to
+    another agent, a request ends as `Refused`); ``retry_after`` seconds later this agent may be asked again."""
 
     def __init__(self, reason: str = "", retry_after: float | None = None) -> None:
         super().__init__(reason or "refused")
