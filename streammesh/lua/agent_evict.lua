@@ -10,5 +10,6 @@ local id, now = ARGV[1], clock()
 if redis.call('EXISTS', TAG .. 'agent:' .. id) == 0 then return 'missing' end
 take_out(id, 'evicted', now)
 redis.call('ZADD', TAG .. 'vanished', text(now + 86400000), 'evicted ' .. id)
+redis.call('PEXPIRE', TAG .. 'vanished', 86400000)
 event('agent.evicted', 'agent', id, 'msg', 'by ' .. ARGV[2], 'at', iso(now))
 return 'ok'

@@ -15,7 +15,6 @@ local function take_out(id, reason, now)
   redis.call('DEL', card)
   -- When its lease would have ended anyway, its entries are idle for long enough.
   redis.call('ZADD', TAG .. 'vanished', text(now + left), id)
-  redis.call('PEXPIRE', TAG .. 'vanished', 86400000)
   redis.call('XADD', TAG .. 'control', 'MAXLEN', '~', 1000, '*', 'type', 'vanished', 'agent', id, 'at', at)
   redis.call('XADD', TAG .. 'members', 'MAXLEN', '~', 10000, '*', 'type', 'died', 'agent', id, 'reason', reason,
     'capabilities', table.concat(had, ' '), 'at', at)

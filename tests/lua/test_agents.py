@@ -273,3 +273,5 @@ def test_an_evicted_agent_is_out_and_stays_out(shard: Shard) -> None:
     assert shard.beat(bob, "x") == "ok"
     assert shard.redis.smembers(shard.key("cap:x:agents")) == {bob}
     assert shard.redis.zscore(shard.key("vanished"), ann) >= shard.now(), "its work may move at once"
+    assert 0 < shard.ttl("vanished") <= 86_400_000
+    shard.redis.delete(shard.key("vanished"))
