@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ __all__ = ["Commit", "Head", "Journal"]
 
 #: How long, in seconds, a finished run is kept.
 KEPT = 7 * 86400.0
+#: How a short record ends that stands for a large one.
+_LARGE = re.compile(r',"large":(\d+),"bytes":\d+\}\Z')
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,11 @@ class Journal:
     async def _texts(self, id: str) -> list[str]:
         key = self._keys.run(check_id(id, "run id")) + ":journal"
         texts: list[str] = await self._store.command("LRANGE", key, 0, -1)
+        large = {place: found[1] for place, text in enumerate(texts) if (found := _LARGE.search(text[-48:]))}
+        if large:
+            whole = await self._store.command("HMGET", self._keys.large(id), *large.values())
+            for place, text in zip(large, whole, strict=True):
+                texts[place] = text or texts[place]
         return texts
 
     # -- for agents

@@ -14,6 +14,7 @@ Registry, members, control and broadcast live in shard 0. Scripts get a shard's 
     {mesh}:runs:<workflow>         STREAM  group `agents`: wake-ups, at most one for each run; `<workflow>@<version>` from version 2 on
     {mesh}:run:<id>                HASH    the head of a run; TTL once it has ended
     {mesh}:run:<id>:journal        LIST    what happened in the run, as readable JSON; TTL once it has ended
+    {mesh}:run:<id>:large          HASH    place in the journal -> the whole of a record above 16 KiB; TTL once it has ended
     {mesh}:vote:<id>               HASH    a vote, or a collection of answers; TTL once it is closed
     {mesh}:vote:<id>:ballots       HASH    agent -> its ballot; TTL once it is closed
     {mesh}:vote:<id>:audit         STREAM  opening, ballots, refusals, deaths, closing; TTL once it is closed
@@ -163,6 +164,9 @@ class Keys:
 
     def votes(self, shard: int = 0) -> str:
         return f"{self.prefix(shard)}votes"
+
+    def large(self, id: str) -> str:
+        return f"{self.run(id)}:large"
 
     def task(self, id: str) -> str:
         return f"{self.prefix(self.shard_of(id))}task:{id}"

@@ -270,7 +270,7 @@ async def leaked_keys(mesh: Mesh) -> list[str]:
         if word == "task":
             state = await mesh.store.command("HGET", key, "state")
             leaks.append(f"task {rest} is {state}, without a TTL")
-        elif word == "run" and not rest.endswith(":journal"):
+        elif word == "run" and not rest.endswith((":journal", ":large")):
             state = await mesh.store.command("HGET", key, "state")
             leaks.append(f"run {rest} is {state}, without a TTL")
         elif word not in STANDING:

@@ -66,6 +66,7 @@ ASK = {
 ENDS = {
     "<capability>:agents": ["SMEMBERS {key}"],
     "<id>:journal": ["LRANGE {key} 0 -1"],
+    "<id>:large": ["HKEYS {key}"],
     "<id>:audit": ["XRANGE {key} - +"],
     "<topic>:readers": ["ZRANGE {key} 0 -1 WITHSCORES"],
 }

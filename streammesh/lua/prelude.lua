@@ -131,6 +131,35 @@ local function wake(id, workflow, version, now)
   redis.call('HSET', TAG .. 'run:' .. id, 'state', 'queued', 'entry', entry)
 end
 
+-- A record longer than this is kept beside the journal, which is for people too: there a short one says where and how long.
+local LARGE = 16384
+
+-- Appends a record to the journal of the run with its head at `key`; returns how many there are.
+local function note(key, record)
+  if #record > LARGE then
+    local place = text(redis.call('LLEN', key .. ':journal'))
+    redis.call('HSET', key .. ':large', place, record)
+    -- What stands before the value: what it is, of which command, its name.
+    local said = #record
+    for _, name in ipairs({'result', 'payload', 'input', 'error'}) do
+      local at = string.find(record, ',"' .. name .. '":', 1, true)
+      if at and at < said then said = at end
+    end
+    record = string.sub(record, 1, math.min(said, 400) - 1) .. ',"large":' .. place .. ',"bytes":' .. text(#record) .. '}'
+  end
+  return redis.call('RPUSH', key .. ':journal', record)
+end
+
+-- Records of that journal, whole, from the place `from` to `to`.
+local function notes(key, from, to)
+  local found = redis.call('LRANGE', key .. ':journal', from, to)
+  for i, record in ipairs(found) do
+    local place = string.match(string.sub(record, -48), ',"large":(%d+),"bytes":%d+}$')
+    if place then found[i] = redis.call('HGET', key .. ':large', place) or record end
+  end
+  return found
+end
+
 -- Writes into the journal of the run `id` that something happened, and sees to it that somebody reads it. `path` names the
 -- open command that it answers ('' for signals and cancellations): a command that is not open has been answered before,
 -- or is no longer wanted, and nothing changes. `target`: what has to be open there; after a run
@@ -142,7 +171,7 @@ local function tell(id, path, record, now, target)
   if not state or state == 'succeeded' or state == 'failed' or state == 'cancelled' then return 'closed' end
   if target and redis.call('HGET', key, 'open ' .. path) ~= target then return 'duplicate' end
   if path ~= '' and redis.call('HDEL', key, 'open ' .. path) == 0 then return 'duplicate' end
-  local count = redis.call('RPUSH', key .. ':journal', record)
+  local count = note(key, record)
   if state == 'parked' then
     wake(id, r[2], r[3], now)
     return 'woken'

@@ -18,7 +18,7 @@ local function start(id, workflow, version, input, policy, records_at, records, 
       finish_run(id, 'cancelled', 'replaced by a new start', '1', now)
     end
     local kept = redis.call('HMGET', key, 'attempt', 'generation')
-    redis.call('DEL', key, key .. ':journal')
+    redis.call('DEL', key, key .. ':journal', key .. ':large')
     -- The fence only grows, also across a replacement; so does the generation, or ids of tasks would come again.
     if kept[1] then redis.call('HSET', key, 'attempt', kept[1]) end
     generation = text((tonumber(kept[2]) or 0) + 1)
@@ -26,10 +26,10 @@ local function start(id, workflow, version, input, policy, records_at, records, 
   end
   local at = iso(now)
   redis.call('HSET', key, 'state', 'queued', 'capability', workflow, 'version', version, 'started_at', at)
-  redis.call('RPUSH', key .. ':journal', '{"what":"start","workflow":"' .. workflow .. '","version":' .. version .. ',"input":' ..
+  note(key, '{"what":"start","workflow":"' .. workflow .. '","version":' .. version .. ',"input":' ..
     input .. (generation and ',"generation":' .. generation or '') .. ',"at":"' .. at .. '"}')
   for j = records_at, records_at + records - 1 do
-    redis.call('RPUSH', key .. ':journal', string.sub(ARGV[j], 1, -2) .. ',"at":"' .. at .. '"}')
+    note(key, string.sub(ARGV[j], 1, -2) .. ',"at":"' .. at .. '"}')
   end
   if pairs_at > 0 then
     for j = pairs_at + 1, pairs_at + 2 * tonumber(ARGV[pairs_at]), 2 do redis.call('HSET', key, ARGV[j], ARGV[j + 1]) end
@@ -104,7 +104,7 @@ finish_run = function(id, state, value, keep, now)
   local r = fields(redis.call('HGETALL', key))
   local at = iso(now)
   redis.call('HSET', key, 'state', state, state == 'succeeded' and 'result' or 'error', value, 'finished_at', at)
-  redis.call('RPUSH', key .. ':journal', '{"what":"end","state":"' .. state .. '",' ..
+  note(key, '{"what":"end","state":"' .. state .. '",' ..
     (state == 'succeeded' and '"result":' .. value or '"error":' .. cjson.encode(value)) .. ',"at":"' .. at .. '"}')
   release_all(id, r, now)
   report(id, now)
@@ -112,4 +112,5 @@ finish_run = function(id, state, value, keep, now)
   event('run.' .. state, 'run', id, 'workflow', r.capability, 'at', at)
   redis.call('PEXPIRE', key, keep)
   redis.call('PEXPIRE', key .. ':journal', keep)
+  redis.call('PEXPIRE', key .. ':large', keep)
 end

@@ -158,13 +158,13 @@ for n = 1, tonumber(ARGV[2]) do
     out[n] = {'fenced'}
   elseif r[4] == attempt .. '.' .. commit then
     local before = tonumber(r[5])
-    local tail = before > seen and redis.call('LRANGE', journal, seen, before - 1) or {}
+    local tail = before > seen and notes(key, seen, before - 1) or {}
     table.insert(tail, 1, 'ok')
     out[n] = tail
   elseif r[1] ~= 'running' then
     out[n] = {'fenced'}
   else
-    local tail = redis.call('LRANGE', journal, seen - 1, -1)
+    local tail = notes(key, seen - 1, -1)
     local last = table.remove(tail, 1)
     if not last or string.sub(last, -#ARGV[h + 4]) ~= ARGV[h + 4] then
       -- The server was killed and has lost the end of the journal. What was executed beyond it must not be built upon: it
@@ -178,7 +178,7 @@ for n = 1, tonumber(ARGV[2]) do
       table.insert(tail, 1, 'more')
       out[n] = tail
     else
-      for j = h + 9, h + 8 + records do redis.call('RPUSH', journal, ARGV[j]) end
+      for j = h + 9, h + 8 + records do note(key, ARGV[j]) end
       local flow = effects > 0 and redis.call('HMGET', key, 'hops', 'bounds', 'traceparent')
       for _ = 1, effects do p = effect(id, key, p, flow) end
       if records > 0 then redis.call('HDEL', key, 'deaths') end
@@ -202,8 +202,8 @@ for n = 1, tonumber(ARGV[2]) do
           -- continue-as-new: the journal begins anew, with what was not read of the signals. What is still open belongs to
           -- the old one.
           release_all(id, fields(redis.call('HGETALL', key)), now)
-          redis.call('DEL', journal)
-          for j = h + 9, h + 8 + records do redis.call('RPUSH', journal, ARGV[j]) end
+          redis.call('DEL', journal, key .. ':large')
+          for j = h + 9, h + 8 + records do note(key, ARGV[j]) end
           redis.call('HINCRBY', key, 'generation', 1)
           wake(id, r[7], r[8], now)
         else

@@ -18,9 +18,9 @@ end
 redis.call('HSET', key, 'state', 'queued', 'capability', ARGV[2], 'version', ARGV[3], 'started_at', at, 'forked_of', ARGV[5],
   'forked_from', ARGV[6])
 if ARGV[4] ~= '' then redis.call('HSET', key, 'generation', ARGV[4]) end
-redis.call('DEL', key .. ':journal')
-redis.call('RPUSH', key .. ':journal', ARGV[7] .. at .. '"]]}')
-for j = 9, 8 + tonumber(ARGV[8]) do redis.call('RPUSH', key .. ':journal', ARGV[j]) end
+redis.call('DEL', key .. ':journal', key .. ':large')
+note(key, ARGV[7] .. at .. '"]]}')
+for j = 9, 8 + tonumber(ARGV[8]) do note(key, ARGV[j]) end
 wake(id, ARGV[2], ARGV[3], now)
 event('run.forked', 'run', id, 'workflow', ARGV[2], 'msg', 'of ' .. ARGV[5] .. ' from ' .. ARGV[6], 'at', at)
 return 'ok'

@@ -45,7 +45,7 @@ local function take_run(s, entry, f, dead, client, workflow)
   if not r[1] and f.payload then
     -- Started by a bare XADD.
     redis.call('HSET', key, 'state', 'queued', 'capability', workflow, 'version', '1', 'started_at', at)
-    redis.call('RPUSH', key .. ':journal', '{"what":"start","workflow":"' .. workflow .. '","version":1,"input":' ..
+    note(key, '{"what":"start","workflow":"' .. workflow .. '","version":1,"input":' ..
       f.payload .. ',"at":"' .. at .. '"}')
   elseif r[2] ~= entry or (r[1] ~= 'queued' and r[1] ~= 'running') then
     return drop(s, entry)
@@ -64,7 +64,7 @@ local function take_run(s, entry, f, dead, client, workflow)
   end
   local attempt = (tonumber(r[3]) or 0) + 1
   redis.call('HSET', key, 'state', 'running', 'agent', me, 'client', client, 'attempt', attempt, 'entry', entry)
-  items[#items + 1] = {s, entry, 'run ' .. id, attempt, (r[6] or '0') .. ' ' .. (r[7] or ''), deaths, redis.call('LRANGE', key .. ':journal', 0, -1)}
+  items[#items + 1] = {s, entry, 'run ' .. id, attempt, (r[6] or '0') .. ' ' .. (r[7] or ''), deaths, notes(key, 0, -1)}
   left = left - 1
 end
 

@@ -89,7 +89,7 @@ def read_runs(client: Any, namespace: str) -> list[Found]:
     prefix = f"{{{namespace}}}:run:"
     found = []
     for key in client.scan_iter(f"{prefix}*", count=1000):
-        if not key.endswith(":journal"):
+        if not key.endswith((":journal", ":large")):
             ttls = (client.pttl(key), client.pttl(f"{key}:journal"))
             found.append(
                 Found(key.removeprefix(prefix), client.hgetall(key), client.lrange(f"{key}:journal", 0, -1), ttls)

@@ -51,7 +51,7 @@ def leaked_keys(shard: Shard) -> list[str]:
             if ends == (state in OPEN):
                 broken.append(f"{word} is {state} and {'ends' if ends else 'has no TTL'}")
         elif word.startswith("run:"):
-            state = shard.redis.hget(key.removesuffix(":journal"), "state")
+            state = shard.redis.hget(key.removesuffix(":journal").removesuffix(":large"), "state")
             if ends != (state in ENDED):
                 broken.append(f"{word} is {state} and {'ends' if ends else 'has no TTL'}")
         elif word.startswith("auction:"):

@@ -56,7 +56,7 @@ async def homes(mesh: Mesh) -> dict[str, set[str]]:
     while True:
         cursor, keys = await mesh.store.command("SCAN", cursor, "MATCH", f"{{{mesh.namespace}*", "COUNT", 1000)
         for key in keys:
-            match = re.match(r"\{([^}]*)\}:((?:run|task):.*?)(?::journal)?\Z", key)
+            match = re.match(r"\{([^}]*)\}:((?:run|task):.*?)(?::journal|:large)?\Z", key)
             if match:
                 found.setdefault(match[2], set()).add(match[1])
         if str(cursor) == "0":
