@@ -58,7 +58,7 @@ ASK = {
     "members": ["XREVRANGE {key} + - COUNT 5"],
     "broadcast": ["XREVRANGE {key} + - COUNT 5"],
     "gossip": ["XLEN {key}", "TTL {key}"],
-    "topic": ["XREVRANGE {key} + - COUNT 5", "XINFO GROUPS {key}"],
+    "topic": ["XREVRANGE {key} + - COUNT 5"],
     "topics": ["HGETALL {key}"],
     "control": ["XREVRANGE {key} + - COUNT 5"],
 }
