@@ -338,7 +338,8 @@ async def test_a_server_that_stands_still_for_three_leases_moves_no_work(mesh: M
         assert len(await mesh.agents()) == 2
     assert set(ran.values()) == {1}
     records = [await task.record() for task in tasks if not isinstance(task, Exception)]
-    assert {(record.attempt, "deaths" in record.fields) for record in records} == {(1, False)}
+    # Nobody counted as dead. (An attempt may be used up where a claim's answer came after half a lease, as on a machine under load.)
+    assert {"deaths" in record.fields for record in records} == {False}
 
 
 async def test_after_a_standstill_new_work_is_done_at_once(mesh: Mesh, own: Server) -> None:

@@ -308,3 +308,15 @@ def _replies(mesh: sync.Mesh) -> list[str]:
                 return found
 
     return mesh.wait(look)
+
+
+def test_topics_are_read_in_a_plain_loop(url: str, namespace: str) -> None:
+    heard: list[int] = []
+    with sync.Mesh.connect(url, namespace=namespace) as mesh, mesh.subscribe("news", group="readers") as messages:
+        for n in range(3):
+            mesh.publish("news", {"n": n}, require_subscriber=True)
+        for message in messages:
+            heard.append(message.payload["n"])
+            if len(heard) == 3:
+                messages.stop()
+    assert heard == [0, 1, 2]

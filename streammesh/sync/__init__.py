@@ -9,7 +9,7 @@ threads at once; a call that is interrupted (Ctrl-C) is given up on the loop as 
 what is enqueued here inherits the correlation id. In a coroutine use the async client instead: these calls would block its loop.
 """
 
-from streammesh.sync.handles import DeadLetters, RunHandle, Schedule, Task
+from streammesh.sync.handles import DeadLetters, RunHandle, Schedule, Subscription, Task
 from streammesh.sync.mesh import Mesh
 
-__all__ = ["DeadLetters", "Mesh", "RunHandle", "Schedule", "Task"]
+__all__ = ["DeadLetters", "Mesh", "RunHandle", "Schedule", "Subscription", "Task"]

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from streammesh.auctions import Auction as AsyncAuction
 from streammesh.bids import AuctionRecord
 from streammesh.dead import Letter
+from streammesh.envelope import Message
 from streammesh.journal import Head
 from streammesh.record import Record
 from streammesh.runs import RunHandle as AsyncRunHandle
 from streammesh.schedules import Schedule as AsyncSchedule
 from streammesh.schedules import ScheduleRecord
 from streammesh.tasks import Task as AsyncTask
+from streammesh.topics import Subscription as AsyncSubscription
 
 if TYPE_CHECKING:
     from streammesh.sync.mesh import Mesh
 
-__all__ = ["Auction", "DeadLetters", "RunHandle", "Schedule", "Task"]
+__all__ = ["Auction", "DeadLetters", "RunHandle", "Schedule", "Subscription", "Task"]
 
 
 class Task:
@@ -230,3 +233,41 @@ class DeadLetters:
     def remove(self, letter: Letter) -> bool:
         """Take a letter away for good. False when it was gone already."""
         return self._mesh.wait(lambda m: m.dead.remove(letter))
+
+
+class Subscription:
+    """Messages of one topic, as `streammesh.topics.Subscription`: a context manager, and an iterator while it is entered."""
+
+    def __init__(self, mesh: Mesh, subscription: AsyncSubscription) -> None:
+        self._mesh = mesh
+        self._subscription = subscription
+
+    def __enter__(self) -> Self:
+        self._mesh._wait(self._subscription.__aenter__)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._mesh._wait(self._subscription.__aexit__, kind, error, trace)
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        async def one() -> Message | None:
+            # A StopAsyncIteration cannot pass a future.
+            return await anext(self._subscription, None)
+
+        message = self._mesh._wait(one)
+        if message is None:
+            raise StopIteration
+        return message
+
+    def stop(self) -> None:
+        """End the iteration after the message that is being handled; from any thread."""
+
+        async def end() -> None:
+            self._subscription.stop()
+
+        self._mesh._wait(end)

@@ -19,7 +19,7 @@ from streammesh.mesh import Mesh as AsyncMesh
 from streammesh.motions import Collected, Decision, Limits, Poll, Voters
 from streammesh.peers import Membership, PeerInfo
 from streammesh.registry import AgentInfo
-from streammesh.sync.handles import Auction, DeadLetters, RunHandle, Schedule, Task
+from streammesh.sync.handles import Auction, DeadLetters, RunHandle, Schedule, Subscription, Task
 from streammesh.tasks import Task as AsyncTask
 
 __all__ = ["Mesh"]
@@ -297,6 +297,19 @@ class Mesh:
     def broadcast(self, type: str, payload: Any = None) -> str:
         """Send a message to every live agent; returns its id."""
         return self._wait(self._mesh.broadcast, type, payload)
+
+    def publish(
+        self, topic: str, payload: Any = None, *, require_subscriber: bool = False, id: str | None = None
+    ) -> str:
+        """Publish a message on a topic; returns its id. Errors as in `streammesh.Mesh.publish`."""
+        return self._wait(partial(self._mesh.publish, topic, payload, require_subscriber=require_subscriber, id=id))
+
+    def subscribe(
+        self, topic: str, group: str | None = None, start: str = "tail", *, lease: float = 10.0, prefetch: int = 1
+    ) -> Subscription:
+        """Messages of a topic: ``with mesh.subscribe("news") as messages: for message in messages: …``; as `streammesh.Mesh.subscribe`."""
+        self._opened()
+        return Subscription(self, self._mesh.subscribe(topic, group, start, lease=lease, prefetch=prefetch))
 
     def request(
         self,

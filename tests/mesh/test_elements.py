@@ -89,9 +89,12 @@ async def test_who_missed_more_broadcasts_than_are_kept_is_told_so(mesh: Mesh, s
     await mesh.broadcast("news", "first")
     await eventually(lambda: heard == ["first"])
     with redis.Redis.from_url(mesh.url) as stranger, stranger.pipeline() as pipe:
+        [(_, first)] = stranger.xrevrange(mesh.keys.broadcast, count=1)
+        number = int(first[b"number"])
         # In one step, and the loop of the agent stands still as long: it comes back to what is left.
         for n in range(3 * BROADCAST_KEPT):
-            fields = {"id": f"m{n}", "type": "news", "payload": str(n)}
+            # Numbered as broadcasts are: the first one, which was heard, has the number before.
+            fields = {"id": f"m{n}", "type": "news", "payload": str(n), "number": str(number + n + 1)}
             pipe.xadd(mesh.keys.broadcast, fields, maxlen=BROADCAST_KEPT)
         pipe.execute()
     await eventually(lambda: heard[-1] == 3 * BROADCAST_KEPT - 1)
