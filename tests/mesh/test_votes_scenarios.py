@@ -47,6 +47,18 @@ async def nothing() -> None: ...
 agent.run(url, namespace=namespace)
 """
 
+BYSTANDER = """
+import sys
+from streammesh import Agent
+url, namespace, name = sys.argv[1:]
+agent = Agent(name, lease=1.0)
+
+@agent.capability("idle")
+async def idle() -> None: ...
+
+agent.run(url, namespace=namespace)
+"""
+
 OPENER = """
 import asyncio, sys
 from streammesh import Mesh
@@ -93,7 +105,7 @@ async def voters(mesh: Mesh, start: Start, choices: str, held: str) -> dict[str,
     ]
 
     async def ready() -> dict[str, subprocess.Popen[bytes]]:
-        agents = {one.name: one.id for one in await mesh.agents() if one.state == "ready"}
+        agents = {one.name: one.id for one in await mesh.agents() if one.state == "ready" and one.name[0] == "v"}
         return (
             {agents[f"v{n}"]: process for n, process in enumerate(processes)} if len(agents) == len(processes) else {}
         )
@@ -120,7 +132,15 @@ async def one_outcome(mesh: Mesh, id: str) -> Decision:
 
 @pytest.mark.parametrize(("killed", "outcome"), [(4, "decided"), (5, "no_quorum")])
 async def test_nine_voters_quorum_five_and_some_are_killed(mesh: Mesh, start: Start, killed: int, outcome: str) -> None:
+    # Others are there too: where most of a mesh falls silent at once, everybody holds back for a lease and asks whether it is he.
+    for n in range(3):
+        start(BYSTANDER, f"b{n}")
     processes = await voters(mesh, start, "aabab" + "aaaa", " " * (9 - killed) + "h" * killed)
+
+    async def everybody() -> bool:
+        return sum(one.state == "ready" for one in await mesh.agents()) == 12
+
+    await eventually(everybody, timeout=60)
     vote = asyncio.create_task(mesh.vote("?", ["a", "b"], id="v", quorum=5, deadline=30))
     await ballots(mesh, "v", 9 - killed)
     victims = list(processes)[9 - killed :]
