@@ -136,6 +136,10 @@ class _Activation:
         self._mesh.replies.watch(f"run {self._id}", self._nudged)
         try:
             execution.load(self._held.journal)
+            # Whoever began it may have heard more before it died: in doubt is said, and journaled, after all that.
+            for path, doubted in execution.doubts.items():
+                why = f"step {doubted['name']!r} at path {path!r} had begun when its agent died, and may run once at most; whether it did is unknown"
+                execution.records.append({**doubted, "what": "step", "error": why, "doubt": True})
             # The journal is as old as the claim: look once more before waiting.
             peek = True
             while True:

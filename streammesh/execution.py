@@ -50,7 +50,6 @@ class Execution:
         self.seen = 0
         #: How many notifications the coroutine has been given.
         self.consumed = 0
-        #: Records and effects that are to be committed, in order.
         self.records: list[dict[str, Any]] = []
         self.effects: list[Effect] = []
         self.starts: list[Start] = []
@@ -74,6 +73,7 @@ class Execution:
         self._fork: Inherited | None = None
         self._patches: dict[str, bool] = {}
         self._broken: NonDeterminism | None = None
+        self.doubts: dict[str, dict[str, Any]] = {}
 
     # -- reading the journal
 
@@ -135,7 +135,8 @@ class Execution:
             case "failed":
                 self._resolve(record["of"], None, error_of(record))
             case "step":
-                error = StepFailed(record["error"], path=record["path"]) if "error" in record else None
+                error: Any = StepFailed(record["error"], path=record["path"]) if "error" in record else None
+                error = StepInDoubt(record["error"]) if "doubt" in record else error
                 self._resolve(record["path"], record.get("result"), error)
             case "fired":
                 handle = self._timers.pop(record["of"], None)
@@ -255,6 +256,7 @@ class Execution:
             return await future
         except asyncio.CancelledError:
             self._pending.pop(path, None)
+            self.doubts.pop(path, None)
             # A step that nobody waits for any more is not begun again by whoever takes the run over.
             self.starts = [start for start in self.starts if start.path != path]
             if drop is not None:
@@ -284,9 +286,8 @@ class Execution:
             return
         if once:
             if not self.command("begin", name, {}, None, path):
-                raise StepInDoubt(
-                    f"step {name!r} at path {path!r} had begun when its agent died, and may run once at most; whether it did is unknown"
-                )
+                self.doubts[path] = known or {}
+                return
         elif known is not None:
             self._break(f"at path {path!r} the journal has {named(known)}, and the code gives step {name!r}")
         self._given.add(path)

@@ -130,8 +130,11 @@ def test_what_was_lost_in_the_middle_of_a_step_at_most_once_is_in_doubt() -> Non
     world.run()
     begun = [record for record in world.journal if record["what"] in ("start", "begin")]
     execution = execute(SHAPES["once"].function, begun)
-    assert execution.done
     assert execution.starts == []
+    # Who goes on with the run says so in the journal, after whatever the one that began it has heard.
+    [(path, begin)] = execution.doubts.items()
+    execution.committed([{**begin, "what": "step", "error": f"StepInDoubt {path}", "doubt": True}])
+    assert execution.done
     state, text = execution.ending()
     assert state == "failed"
     assert "StepInDoubt" in text
